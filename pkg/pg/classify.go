@@ -1,0 +1,76 @@
+package pg
+
+import (
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"sluice/pkg/fault"
+)
+
+// Classify gives a database error its class: what depends on the moment is
+// Transient, what depends on the values is Permanent, and what says that our
+// SQL, our schema or our rights are wrong is Fatal. Errors that already have a
+// class other than Transient, and those without a SQLSTATE, stay as they are.
+func Classify(err error) error {
+	if err == nil || fault.ClassOf(err) != fault.Transient {
+		return err
+	}
+	var scan pgx.ScanArgError
+	if errors.As(err, &scan) {
+		return fault.As(fault.Fatal, err)
+	}
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) {
+		return err
+	}
+	return fault.As(ClassOf(pgErr.Code), err)
+}
+
+// byCode are the SQLSTATEs that differ from their class of two characters.
+var byCode = map[string]fault.Class{
+	"25006": fault.Transient, // read_only_sql_transaction: a failover is under way
+	"25P02": fault.Transient, // in_failed_sql_transaction: an earlier error counts
+	"26000": fault.Transient, // invalid_sql_statement_name: a pooler or failover lost it
+	"55P03": fault.Transient, // lock_not_available
+	"40002": fault.Permanent, // transaction_integrity_constraint_violation
+	"42P05": fault.Transient, // duplicate_prepared_statement: a pooler shares the session
+	"57P04": fault.Fatal,     // database_dropped
+}
+
+// byClass are the classes of SQLSTATE with a meaning of their own; any other is
+// Transient, for a retry is harmless and a park is not.
+var byClass = map[string]fault.Class{
+	"0A": fault.Fatal,     // feature_not_supported
+	"21": fault.Permanent, // cardinality_violation: a smaller batch may pass
+	"22": fault.Permanent, // data exception
+	"23": fault.Permanent, // integrity constraint
+	"28": fault.Fatal,     // invalid authorization
+	"3D": fault.Fatal,     // no such database
+	"3F": fault.Fatal,     // no such schema
+	"42": fault.Fatal,     // syntax, missing table or column, missing right
+	"44": fault.Permanent, // with check option
+	"54": fault.Permanent, // program limit: a value too large for an index
+	"P0": fault.Permanent, // raised by a function or trigger on these values
+}
+
+// ClassOf is the class of a SQLSTATE.
+func ClassOf(sqlstate string) fault.Class {
+	if c, ok := byCode[sqlstate]; ok {
+		return c
+	}
+	if len(sqlstate) != 5 {
+		return fault.Transient
+	}
+	return byClass[sqlstate[:2]]
+}
+
+// State is the SQLSTATE of an error, "" when it has none.
+func State(err error) string {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		return pgErr.Code
+	}
+	return ""
+}
