@@ -275,9 +275,10 @@ func decodeCID(s []byte) (codec, hash uint64, ok bool) {
 	return codec, hash, ok && size == uint64(len(b))
 }
 
-// decodeBase32 reads lower-case base32 without padding; the bits that are left
-// over must be zero.
+// decodeBase32 reads lower-case base32; padding is passed over, and the bits
+// that are left over must be zero.
 func decodeBase32(out, s []byte) ([]byte, bool) {
+	s = bytes.TrimRight(s, "=")
 	var bits, have uint32
 	for _, c := range s {
 		v := strings.IndexByte(base32Alphabet, c)

@@ -1,6 +1,7 @@
 package lexicon
 
 import (
+	"bytes"
 	"errors"
 	"strconv"
 	"sync"
@@ -262,7 +263,7 @@ func base64Size(text []byte) (int, bool) {
 		return 0, false
 	}
 	for _, c := range text[:n] {
-		if !isAlnum(c) && c != '+' && c != '/' {
+		if !isAlnum(c) && bytes.IndexByte([]byte("+/-_"), c) < 0 {
 			return 0, false
 		}
 	}
