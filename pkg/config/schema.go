@@ -73,7 +73,7 @@ func (c *collector) walk(v reflect.Value) error {
 	t := v.Type()
 	for i := range t.NumField() {
 		f, fv := t.Field(i), v.Field(i)
-		if !f.IsExported() {
+		if !f.IsExported() && !f.Anonymous {
 			continue
 		}
 		tag, tagged := f.Tag.Lookup("env")

@@ -3,6 +3,7 @@ package pg
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io/fs"
@@ -52,7 +53,11 @@ func Migrate(ctx context.Context, cfg Config, m Migrations) (int, error) {
 	}
 	done, err := p.Up(ctx)
 	if err != nil {
-		return len(done), Classify(fmt.Errorf("migrate schema %s: %w", m.Schema, err))
+		var partial *goose.PartialError
+		if errors.As(err, &partial) && partial.Failed != nil {
+			return len(partial.Applied), Classify(fmt.Errorf("migrate schema %s: %s: %w", m.Schema, partial.Failed.Source.Path, partial.Err))
+		}
+		return 0, Classify(fmt.Errorf("migrate schema %s: %w", m.Schema, err))
 	}
 	for _, r := range done {
 		if m.Log != nil {
