@@ -179,7 +179,7 @@ func (in *input) environment() {
 }
 
 func (in *input) secretFile(s *Setting, name, path string) {
-	b, err := os.ReadFile(path) //nolint:gosec // the operator names the file
+	b, err := os.ReadFile(path)
 	if err != nil {
 		in.fail("%s=%s: %w", name, path, err)
 		return

@@ -26,13 +26,11 @@ func (in *input) print(w io.Writer) error {
 }
 
 func yamlScalar(v string) string {
-	plain := v != "" && strings.IndexFunc(v, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '.' || r == '/')
-	}) < 0
-	if plain {
-		return v
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./"
+	if v == "" || strings.Trim(v, plain) != "" {
+		return fmt.Sprintf("%q", v)
 	}
-	return fmt.Sprintf("%q", v)
+	return v
 }
 
 func (l *Loader) help(settings []*Setting) error {

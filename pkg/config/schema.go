@@ -152,6 +152,7 @@ func kindOf(v reflect.Value) (string, error) {
 		if v.Type().Elem().Kind() == reflect.String {
 			return "list", nil
 		}
+	default:
 	}
 	return "", fmt.Errorf("type %s cannot be a setting", v.Type())
 }

@@ -31,7 +31,7 @@ func (s *Setting) setField(f reflect.Value, raw string) error {
 		}
 		return err
 	}
-	if u, ok := f.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if u, ok := reflect.TypeAssert[encoding.TextUnmarshaler](f.Addr()); ok {
 		return u.UnmarshalText([]byte(raw))
 	}
 	switch f.Kind() {

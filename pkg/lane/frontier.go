@@ -51,13 +51,13 @@ func (f *Frontier) Done(seq int64) {
 func (f *Frontier) Low() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for len(f.heap) > 0 && f.open[f.heap[0]] == 0 {
+	for f.heap.Len() > 0 && f.open[f.heap.s[0]] == 0 {
 		heap.Pop(&f.heap)
 	}
-	if len(f.heap) == 0 {
+	if f.heap.Len() == 0 {
 		return f.highest
 	}
-	return f.heap[0] - 1
+	return f.heap.s[0] - 1
 }
 
 // Pending is the number of open sequences.
@@ -67,15 +67,20 @@ func (f *Frontier) Pending() int {
 	return len(f.open)
 }
 
-type seqHeap []int64
+type seqHeap struct{ s []int64 }
 
-func (h seqHeap) Len() int           { return len(h) }
-func (h seqHeap) Less(i, j int) bool { return h[i] < h[j] }
-func (h seqHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *seqHeap) Push(x any)        { *h = append(*h, x.(int64)) } //nolint:forcetypeassert // only Open pushes
+func (h *seqHeap) Len() int           { return len(h.s) }
+func (h *seqHeap) Less(i, j int) bool { return h.s[i] < h.s[j] }
+func (h *seqHeap) Swap(i, j int)      { h.s[i], h.s[j] = h.s[j], h.s[i] }
+
+func (h *seqHeap) Push(x any) {
+	if seq, ok := x.(int64); ok {
+		h.s = append(h.s, seq)
+	}
+}
+
 func (h *seqHeap) Pop() any {
-	old := *h
-	x := old[len(old)-1]
-	*h = old[:len(old)-1]
+	x := h.s[len(h.s)-1]
+	h.s = h.s[:len(h.s)-1]
 	return x
 }

@@ -211,5 +211,7 @@ func BenchmarkSubmit(b *testing.B) {
 	if err := l.Drain(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	<-ran
+	if err := <-ran; err != nil {
+		b.Fatal(err)
+	}
 }

@@ -26,7 +26,7 @@ func TestLagOfAStage(t *testing.T) {
 	require.Zero(t, testutil.ToFloat64(s.lag), "an event from the future is not behind")
 	s.Observe(time.Time{})
 	require.Equal(t, now.Add(time.Hour).Unix(), s.Last().Unix())
-	var none *Stage = l.Stage("no such stage")
+	none := l.Stage("no such stage")
 	none.Observe(now)
 	require.True(t, none.Last().IsZero())
 	problems, err := testutil.GatherAndLint(reg, "sluice_build_info", "sluice_event_lag_seconds", "sluice_event_age_seconds", "sluice_event_timestamp_seconds")

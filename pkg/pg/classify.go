@@ -17,12 +17,11 @@ func Classify(err error) error {
 	if err == nil || fault.ClassOf(err) != fault.Transient {
 		return err
 	}
-	var scan pgx.ScanArgError
-	if errors.As(err, &scan) {
+	if _, ok := errors.AsType[pgx.ScanArgError](err); ok {
 		return fault.As(fault.Fatal, err)
 	}
-	var pgErr *pgconn.PgError
-	if !errors.As(err, &pgErr) {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
 		return err
 	}
 	return fault.As(ClassOf(pgErr.Code), err)
@@ -68,8 +67,7 @@ func ClassOf(sqlstate string) fault.Class {
 
 // State is the SQLSTATE of an error, "" when it has none.
 func State(err error) string {
-	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pgErr.Code
 	}
 	return ""

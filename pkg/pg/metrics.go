@@ -43,7 +43,7 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.stat()
 	send := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...) //nolint:promlinter // it cannot follow the description
 	}
 	send(c.connections, prometheus.GaugeValue, float64(s.AcquiredConns()), "in_use")
 	send(c.connections, prometheus.GaugeValue, float64(s.IdleConns()), "idle")

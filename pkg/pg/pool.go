@@ -107,10 +107,10 @@ func PoolConfig(cfg Config) (*pgxpool.Config, error) {
 		return nil, fault.Fatalf("%s=%s: want postgres://user@host:port/database", cfg.Setting, Redact(cfg.URL))
 	}
 	if !strings.Contains(cfg.URL, "pool_max_conns") {
-		pc.MaxConns = int32(min(cfg.MaxConns, 1<<15)) //nolint:gosec // bounded
+		pc.MaxConns = int32(min(cfg.MaxConns, 1<<15))
 	}
 	if !strings.Contains(cfg.URL, "pool_min_idle_conns") {
-		pc.MinIdleConns = min(int32(cfg.MinIdle), pc.MaxConns) //nolint:gosec // at most MaxConns
+		pc.MinIdleConns = min(int32(cfg.MinIdle), pc.MaxConns)
 	}
 	if !strings.Contains(cfg.URL, "connect_timeout") {
 		pc.ConnConfig.ConnectTimeout = cfg.ConnectTimeout

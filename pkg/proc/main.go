@@ -193,10 +193,10 @@ func (s *shell) serve(ctx context.Context, args []string) int {
 
 func (s *shell) work(ctx context.Context, admin *admin, reg *prometheus.Registry) error {
 	app, err := s.build(ctx, Deps{Log: s.log, Registry: reg, Version: s.version, Grace: s.common.Grace, Handle: admin.handle})
-	if ctx.Err() != nil {
-		return nil // asked to stop while it was waiting for something; nothing was started
-	}
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return nil //nolint:nilerr // asked to stop while it was waiting for something; nothing was started
+	case err != nil:
 		return fmt.Errorf("start: %w", err)
 	}
 	g := NewGroup(ctx)

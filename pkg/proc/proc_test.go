@@ -183,7 +183,9 @@ func TestPortInUseNamesTheSetting(t *testing.T) {
 
 	third, out := newShell(app)
 	require.Equal(t, 0, third.run(t.Context(), []string{"healthcheck", "--metrics-port", port}))
-	until(t, func() bool { return third.run(t.Context(), []string{"healthcheck", "--ready", "--metrics-port=" + port}) == 0 })
+	until(t, func() bool {
+		return third.run(t.Context(), []string{"healthcheck", "--ready", "--metrics-port=" + port}) == 0
+	})
 	cancel()
 	require.Equal(t, 0, <-code)
 	require.Equal(t, 1, third.run(t.Context(), []string{"healthcheck", "--metrics-port", port}))
