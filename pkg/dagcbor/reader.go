@@ -45,6 +45,8 @@ const (
 type Reader struct {
 	b   []byte
 	pos int
+	// anyOrder: the order of map keys is not checked.
+	anyOrder bool
 }
 
 // NewReader reads b, which must not change while results are in use.
@@ -282,6 +284,15 @@ func (r *Reader) Float() (float64, error) {
 	}
 	r.pos += 9
 	return f, nil
+}
+
+// Item takes one whole value like Value, but does not ask for an order of map
+// keys: for envelopes, which nothing is computed from.
+func (r *Reader) Item() ([]byte, error) {
+	r.anyOrder = true
+	b, err := r.Value()
+	r.anyOrder = false
+	return b, err
 }
 
 // Value takes one whole value, checks it as Validate does, and returns its

@@ -1,0 +1,187 @@
+package atproto
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"sluice/pkg/event"
+	"sluice/pkg/fault"
+)
+
+// Level says how much of a commit is verified.
+type Level string
+
+// The levels. Each includes the ones before it.
+const (
+	// Off: blocks hash to their CIDs, and the archive is that of the frame.
+	Off Level = "off"
+	// Structure: the operations lead from prevData to the tree.
+	Structure Level = "structure"
+	// Full: the commit is signed with the key of the account.
+	Full Level = "full"
+)
+
+// futureTolerance is how far a revision may be ahead of the clock.
+const futureTolerance = 5 * time.Minute
+
+// KeySource knows the signing keys of accounts.
+type KeySource interface {
+	// Identity returns what is known of an account, maybe from a cache. It may
+	// block on the network, and is safe for concurrent use. An account that does
+	// not exist is a Permanent error.
+	Identity(ctx context.Context, did string) (Identity, error)
+	// Refresh is Identity past the caches.
+	Refresh(ctx context.Context, did string) (Identity, error)
+}
+
+// Verdict is what verification has shown.
+type Verdict struct {
+	// Proven: the operations lead from PrevData to the tree. Not so at level
+	// off, and when the sender gave no PrevData: the commit is then taken as the
+	// first that is seen of the account.
+	Proven bool
+	// Signed: the signature was checked.
+	Signed bool
+	// Data is the root of the tree after the commit; compare the PrevData of
+	// the next commit of the account with it.
+	Data CID
+}
+
+// Verifier verifies commits. It is safe for concurrent use.
+type Verifier struct {
+	// Keys is needed for level full only.
+	Keys KeySource
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Verify checks a commit to a level. A commit that is wrong is an
+// event.DropError; that a key could not be had is Transient.
+func (v *Verifier) Verify(ctx context.Context, c *Commit, level Level) (Verdict, error) {
+	if err := c.Open(); err != nil {
+		return Verdict{}, err
+	}
+	out := Verdict{Data: c.head.Data}
+	if level == Off {
+		return out, nil
+	}
+	if err := v.checkRev(c.Rev); err != nil {
+		return Verdict{}, err
+	}
+	proven, err := c.prove()
+	if err != nil {
+		return Verdict{}, fault.As(fault.ClassOf(err), fmt.Errorf("commit %s of %s: %w", c.Rev, c.DID, err))
+	}
+	out.Proven = proven
+	if level == Structure {
+		return out, nil
+	}
+	if err := v.signature(ctx, c.head); err != nil {
+		return Verdict{}, err
+	}
+	out.Signed = true
+	return out, nil
+}
+
+// VerifySync checks a #sync frame to a level, as Verify does for a commit.
+func (v *Verifier) VerifySync(ctx context.Context, s *Sync, level Level) (Verdict, error) {
+	if err := s.Open(); err != nil {
+		return Verdict{}, err
+	}
+	out := Verdict{Data: s.head.Data}
+	if level == Off {
+		return out, nil
+	}
+	if err := v.checkRev(s.Rev); err != nil {
+		return Verdict{}, err
+	}
+	if level == Structure {
+		return out, nil
+	}
+	if err := v.signature(ctx, s.head); err != nil {
+		return Verdict{}, err
+	}
+	out.Signed = true
+	return out, nil
+}
+
+func (v *Verifier) checkRev(rev string) error {
+	tid, err := syntax.ParseTID(rev)
+	if err != nil {
+		return event.Dropf(event.ReasonBadRev, "rev %.40q: %w", rev, err)
+	}
+	now := time.Now
+	if v.Now != nil {
+		now = v.Now
+	}
+	if ahead := tid.Time().Sub(now()); ahead > futureTolerance {
+		return event.Dropf(event.ReasonFutureRev, "rev %s is %s ahead of the clock", rev, ahead.Round(time.Second))
+	}
+	return nil
+}
+
+// prove shows that the tree has what the operations say, and that without them
+// it is the tree of prevData.
+func (c *Commit) prove() (bool, error) {
+	for i := range c.Ops {
+		op := &c.Ops[i]
+		if reason := ReasonOf(op.Err); op.Err != nil && reason != event.ReasonBadPath {
+			return false, op.Err
+		}
+		if op.Action != ActionDelete {
+			if _, ok := c.blocks[op.CID]; !ok {
+				return false, event.Dropf(event.ReasonNoRecord, "record %s is not in the commit", op.Path)
+			}
+		}
+	}
+	first := c.PrevData.IsZero()
+	t, err := openTree(c.head.Data, c.blocks)
+	if err != nil {
+		return false, err
+	}
+	if err := t.check(c.Ops, first); err != nil {
+		return false, err
+	}
+	if first {
+		return false, nil
+	}
+	if err := t.invert(c.Ops); err != nil {
+		return false, err
+	}
+	if got := t.hash(); got != c.PrevData {
+		return false, event.Dropf(event.ReasonBadProof, "operations lead back to %s, prevData is %s", got, c.PrevData)
+	}
+	return true, nil
+}
+
+// signature checks against the key that is known, and once more against the
+// key of now if that fails.
+func (v *Verifier) signature(ctx context.Context, head *SignedCommit) error {
+	id, err := v.Keys.Identity(ctx, head.DID)
+	if err != nil {
+		return err
+	}
+	err = verifyWith(id, head)
+	if err == nil {
+		return nil
+	}
+	fresh, ferr := v.Keys.Refresh(ctx, head.DID)
+	if ferr != nil {
+		return ferr
+	}
+	if fresh.SigningKey == id.SigningKey {
+		return err
+	}
+	return verifyWith(fresh, head)
+}
+
+func verifyWith(id Identity, head *SignedCommit) error {
+	key, err := id.PublicKey()
+	if err != nil {
+		return err
+	}
+	return head.Verify(key)
+}
