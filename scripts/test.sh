@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Runs every test of every module with the race detector, on a Redis and a
+# PostgreSQL of its own, and prints how many ran. Arguments go to go test.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+need_go
+need_servers
+need_cc
+RUN=$(mktemp -d "${TMPDIR:-/tmp}/sluice-test-XXXXXX")
+chmod 755 "$RUN"
+cleanup() {
+  stop redis
+  stop postgres INT
+  rm -rf "$RUN"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+redis_port=$(pick_port $((20000 + RANDOM % 10000)))
+start_redis "$RUN/redis" "$redis_port" --appendonly no
+pg_port=$(pick_port $((30000 + RANDOM % 10000)))
+start_postgres "$(pg_dir)" "$pg_port" fsync=off synchronous_commit=off full_page_writes=off max_connections=300 max_locks_per_transaction=256 log_min_messages=fatal
+export SLUICE_TEST_REDIS_URL=redis://127.0.0.1:$redis_port
+export SLUICE_TEST_DATABASE_URL="postgres://postgres@127.0.0.1:$pg_port/postgres?sslmode=disable"
+
+out=${TEST_LOG:-$RUN/test.json}
+: >"$out"
+code=0
+for m in "${MODULES[@]}"; do
+  cd "$ROOT/$m"
+  [ -n "$(go list ./... 2>/dev/null)" ] || continue
+  step "test $m"
+  go test -race -timeout 20m -json "$@" ./... 2>&1 | tee -a "$out" | awk -f "$ROOT/scripts/test-report.awk" || code=1
+  [ "${PIPESTATUS[0]}" = 0 ] || code=1
+done
+say
+awk -v total=1 -f "$ROOT/scripts/test-report.awk" "$out" || code=1
+exit $code

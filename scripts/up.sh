@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Starts the whole sluice on this machine: Redis, PostgreSQL, the simulated
+# network (or a real relay with RELAY=host), one ingester, two indexers and two
+# backfillers; waits until everything is drained, prints what came of it and
+# compares it with what the simulated network knows to be true.
+#
+#   RELAY=bsky.network      a real relay in place of the simulated network
+#   UP_WAIT=900             seconds to wait for the backlog to drain
+#   UP_INDEXERS=2 UP_BACKFILLERS=2
+#   SIMNET_ACCOUNTS=200 SIMNET_RECORDS=... SIMNET_SEED=1 SIMNET_RATE=... SIMNET_PDS=...
+#   any INGESTER_*, INDEXER_*, BACKFILLER_* setting
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+mkdir -p "$RUN"
+INDEXERS=${UP_INDEXERS:-2}
+BACKFILLERS=${UP_BACKFILLERS:-2}
+SCHEMA=${DATABASE_SCHEMA:-bsky}
+
+if [ -f "$RUN/env" ] && alive redis && alive postgres && alive ingester; then
+  say "already up (make status, make down)"
+  exit 0
+fi
+need_go
+need_servers
+"$ROOT/scripts/build.sh"
+
+step "Redis and PostgreSQL"
+# Ports are kept from one start to the next.
+if [ -f "$RUN/ports" ]; then . "$RUN/ports"; else
+  redis_port=$(pick_port 16390)
+  pg_port=$(pick_port 15440)
+  sim_port=$(pick_port 12470)
+  metrics_port=$(pick_port 14100)
+  printf 'redis_port=%s\npg_port=%s\nsim_port=%s\nmetrics_port=%s\n' "$redis_port" "$pg_port" "$sim_port" "$metrics_port" >"$RUN/ports"
+fi
+alive redis || start_redis "$RUN/redis" "$redis_port" --appendonly yes --appendfsync everysec --maxmemory "${UP_REDIS_MEMORY:-1gb}"
+dir=$(pg_dir)
+printf '%s\n' "$dir" >"$RUN/pg_dir"
+alive postgres || start_postgres "$dir" "$pg_port" max_connections=200 max_locks_per_transaction=256 shared_buffers=256MB synchronous_commit=off max_wal_size=2GB checkpoint_timeout=15min
+[ "$(sql "$pg_port" postgres "SELECT count(*) FROM pg_database WHERE datname = 'bsky'")" = 1 ] || sql "$pg_port" postgres "CREATE DATABASE bsky"
+
+export REDIS_URL="redis://127.0.0.1:$redis_port" DATABASE_URL="postgres://postgres@127.0.0.1:$pg_port/bsky?sslmode=disable" DATABASE_SCHEMA=$SCHEMA
+{
+  say "# written by make up; source it to reach what it started"
+  say "export REDIS_URL='$REDIS_URL'"
+  say "export DATABASE_URL='$DATABASE_URL'"
+  say "export DATABASE_SCHEMA='$SCHEMA'"
+} >"$RUN/env"
+
+step "migrate"
+"$ROOT/bin/indexer" migrate 2>>"$RUN/logs/migrate.log" || { tail -5 "$RUN/logs/migrate.log" >&2; die "migration did not work (log in $RUN/logs/migrate.log)"; }
+
+oracle=()
+if [ -n "${RELAY:-}" ]; then
+  step "relay $RELAY"
+  export INGESTER_RELAY_HOSTS=$RELAY
+else
+  step "simulated network"
+  if ! alive simnet; then
+    rm -f "$RUN/simnet.env"
+    SIMNET_LISTEN=127.0.0.1:$sim_port SIMNET_ENV_FILE=$RUN/simnet.env SIMNET_SEED=${SIMNET_SEED:-1} \
+      METRICS_PORT=0 start simnet "$ROOT/bin/simnet"
+    wait_for 120 "simnet (log in $RUN/logs/simnet.log)" test -s "$RUN/simnet.env"
+  fi
+  set -a
+  . "$RUN/simnet.env"
+  set +a
+  export INGESTER_FIREHOSE_START=${INGESTER_FIREHOSE_START:-oldest}
+  sed -n 's/^\(export \)\?\([A-Z_]*=\)/export \2/p' "$RUN/simnet.env" >>"$RUN/env"
+  say "export SIMNET_URL='http://127.0.0.1:$sim_port'" >>"$RUN/env"
+  oracle=(--oracle "http://127.0.0.1:$sim_port")
+fi
+
+step "ingester, $INDEXERS indexers, $BACKFILLERS backfillers"
+port=$metrics_port
+targets=()
+launch() { # NAME PROGRAM [VAR=VALUE...]
+  local name=$1 program=$2
+  shift 2
+  if alive "$name"; then
+    port=$(<"$RUN/$name.port")
+  else
+    port=$(pick_port "$port")
+    printf '%s\n' "$port" >"$RUN/$name.port"
+    start "$name" env METRICS_PORT="$port" "$@" "$ROOT/bin/$program"
+  fi
+  targets+=("$name=127.0.0.1:$port")
+  port=$((port + 1))
+}
+launch ingester ingester
+for i in $(seq "$INDEXERS"); do launch "indexer-$i" indexer INDEXER_CONSUMER="indexer-$i"; done
+for i in $(seq "$BACKFILLERS"); do launch "backfiller-$i" backfiller BACKFILLER_CONSUMER="backfiller-$i"; done
+{
+  say "export METRICS_ADDRESSES='$(IFS=,; printf '%s' "${targets[*]}")'"
+} >>"$RUN/env"
+export METRICS_ADDRESSES
+METRICS_ADDRESSES=$(IFS=,; printf '%s' "${targets[*]}")
+for t in "${targets[@]}"; do
+  name=${t%%=*}
+  wait_for 30 "$name (log in $RUN/logs/$name.log)" port_open "${t##*:}"
+done
+
+step "waiting until the backlog is drained"
+code=0
+wait=()
+[ -n "${RELAY:-}" ] || wait=(--wait --timeout "${UP_WAIT:-900}s")
+"$ROOT/bin/streamctl" status --summary "${wait[@]}" "${oracle[@]}" || code=$?
+say
+say "metrics  ${targets[*]}"
+say "logs     $RUN/logs"
+say "console  . .run/env && bin/streamctl serve"
+say "more     . .run/env && bin/streamctl status --watch     make status     make down"
+exit $code
