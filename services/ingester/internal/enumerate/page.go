@@ -1,0 +1,117 @@
+package enumerate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"sluice/pkg/crash"
+	"sluice/pkg/event"
+	"sluice/pkg/fault"
+	"sluice/pkg/redstream"
+)
+
+// pagesFrom reads from the saved place to the end of the listing, page by
+// page. Durable after each page: its jobs and its cursor, together.
+func (w *walk) pagesFrom(ctx context.Context, saved string) (end bool, err error) {
+	for {
+		if err := w.deps.Gate.Wait(ctx); err != nil {
+			return false, err
+		}
+		from := saved
+		if saved == doneMark {
+			from = "" // a new pass
+		}
+		p, err := w.fetch(ctx, from)
+		if err != nil {
+			return false, err
+		}
+		next := p.cursor
+		if next == "" || (!w.target.trusted && w.listed+len(p.rows) > maxHostRepos) {
+			next = doneMark
+		}
+		if saved == doneMark && next == doneMark {
+			// One page was all: the mark stays, and a compare of equal
+			// cursors would read as a repeat.
+			if err := w.setCursor(ctx, w.key, ""); err != nil {
+				return false, err
+			}
+			saved = ""
+		}
+		if err := w.save(ctx, saved, next, p); err != nil {
+			return false, err
+		}
+		if next == doneMark {
+			return true, nil
+		}
+		saved = next
+	}
+}
+
+// fetch asks for one page until it is answered, halving the limit each time.
+func (w *walk) fetch(ctx context.Context, cursor string) (page, error) {
+	if w.limit == 0 {
+		w.limit = w.cfg.PageSize
+	}
+	for attempt := 1; ; attempt++ {
+		p, err := w.lister.repos(ctx, cursor, w.limit)
+		if err == nil {
+			w.metrics.badRows.Add(float64(p.bad))
+			w.metrics.fetched.Add(float64(len(p.rows)))
+			w.metrics.passRepos.Add(float64(len(p.rows)))
+			w.limit = min(w.limit*2, w.cfg.PageSize)
+			return p, nil
+		}
+		if ctx.Err() != nil {
+			return page{}, err
+		}
+		w.metrics.fetchErrors.Inc()
+		last := !w.target.trusted && attempt >= w.cfg.Attempts
+		if last || fault.ClassOf(err) != fault.Transient {
+			return page{}, err
+		}
+		wait := w.cfg.Backoff.Delay(attempt)
+		var slow *throttled
+		if errors.As(err, &slow) {
+			wait = max(wait, slow.after)
+		} else {
+			w.limit = max(w.limit/2, 1)
+		}
+		w.logged.warn(ctx, w.log, "page of repositories not answered", w.target.name, err)
+		if fault.Sleep(ctx, wait) != nil {
+			return page{}, err
+		}
+	}
+}
+
+// save appends the jobs of a page and moves the cursor past it.
+func (w *walk) save(ctx context.Context, saved, next string, p page) error {
+	rows, err := w.choose(ctx, p.rows)
+	if err != nil {
+		return err
+	}
+	items := make([]redstream.Item, 0, len(rows))
+	for i := range rows {
+		field, value, err := w.deps.Encode(&event.RepoJob{
+			DID: rows[i].DID, Host: w.target.name, Rev: rows[i].Rev,
+			Status: rows[i].Status, Active: rows[i].Active, Reason: w.reason,
+		})
+		if err != nil {
+			w.metrics.badRows.Inc()
+			continue
+		}
+		items = append(items, redstream.Item{Fields: []redstream.Field{{Name: field, Value: value}}})
+		if !rows[i].Active {
+			w.metrics.inactive.Inc()
+		}
+	}
+	crash.Point(crash.AfterPageBeforeCursor)
+	added, err := w.deps.Jobs.AppendCAS(ctx, w.key, saved, next, items)
+	if err != nil {
+		return fmt.Errorf("append page of %s: %w", w.target.name, err)
+	}
+	w.listed += len(p.rows)
+	w.metrics.written.Add(float64(added))
+	w.saved(ctx, rows)
+	return nil
+}
