@@ -1,0 +1,138 @@
+package redstream
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+)
+
+// deliver passes entries to dispatch. It waits while the handler is busy; when
+// ctx ends they stay in the ledger and are handed over by Close.
+func (s *source) deliver(ctx context.Context, ds []Delivery) error {
+	if len(ds) == 0 {
+		return nil
+	}
+	select {
+	case s.in <- ds:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// redeliver admits entries that were delivered before. Those that were
+// delivered too often are parked.
+func (s *source) redeliver(ctx context.Context, ds []Delivery) error {
+	ds = s.held.admit(ds)
+	s.c.metrics.redelivered.WithLabelValues(s.stream, s.group).Add(float64(len(ds)))
+	ds, err := s.sound(ctx, ds)
+	if err != nil {
+		return err
+	}
+	return s.deliver(ctx, ds)
+}
+
+// sound parks what was delivered too often and returns the rest. While
+// everything fails no entry is to blame.
+func (s *source) sound(ctx context.Context, ds []Delivery) ([]Delivery, error) {
+	if s.cons.bad.Load() {
+		return ds, nil
+	}
+	good := ds[:0:0]
+	for _, d := range ds {
+		if d.Deliveries <= s.cons.cfg.MaxDeliveries {
+			good = append(good, d)
+			continue
+		}
+		s.log.WarnContext(ctx, "entry parked after too many deliveries",
+			slog.String("id", d.ID), slog.Int64("deliveries", d.Deliveries))
+		cause := fmt.Errorf("delivered %d times without an end", d.Deliveries-1)
+		if err := s.cons.Park(ctx, d, ReasonPoison, cause); err != nil {
+			return good, err
+		}
+	}
+	return good, nil
+}
+
+// dispatch calls the handler with what was read, and again with what Retry put
+// off when its time has come.
+func (s *source) dispatch(ctx context.Context, h Handler) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		ds, wait := s.held.due(time.Now(), s.cons.cfg.Batch)
+		if len(ds) > 0 {
+			ds = s.again(ctx, ds)
+		} else {
+			if wait < 0 {
+				wait = time.Hour
+			}
+			timer.Reset(wait)
+			select {
+			case ds = <-s.in:
+			case <-timer.C:
+			case <-s.held.woken:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if len(ds) == 0 {
+			continue
+		}
+		if err := h(ctx, ds); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("handle %d entries of %s: %w", len(ds), s.key, err)
+		}
+	}
+}
+
+// again prepares entries for another delivery by this consumer. The new count
+// goes to Redis, so that it survives a crash; entries that somebody else has
+// finished meanwhile are dropped. When Redis cannot be asked they are handed
+// out all the same.
+func (s *source) again(ctx context.Context, ds []Delivery) []Delivery {
+	s.c.metrics.redelivered.WithLabelValues(s.stream, s.group).Add(float64(len(ds)))
+	if s.cons.bad.Load() {
+		return ds
+	}
+	byCount := make(map[int64][]string)
+	for i := range ds {
+		ds[i].Deliveries++
+		byCount[ds[i].Deliveries] = append(byCount[ds[i].Deliveries], ds[i].ID)
+	}
+	gone := make(map[string]bool)
+	for count, ids := range byCount {
+		at := time.Now()
+		ours, err := s.c.do(ctx, s.c.rc.B().Arbitrary("XCLAIM").Keys(s.key).Args(s.group, s.name, "0").Args(ids...).
+			Args("RETRYCOUNT", strconv.FormatInt(count, 10), "JUSTID").Build()).AsStrSlice()
+		if err != nil {
+			continue
+		}
+		s.held.touch(ours, at)
+		for _, id := range ids {
+			gone[id] = true
+		}
+		for _, id := range ours {
+			delete(gone, id)
+		}
+	}
+	kept := ds[:0]
+	for _, d := range ds {
+		if gone[d.ID] {
+			s.held.release(d.ID)
+			continue
+		}
+		kept = append(kept, d)
+	}
+	kept, err := s.sound(ctx, kept)
+	if err != nil {
+		s.log.WarnContext(ctx, "parking interrupted", slog.Any("err", err))
+	}
+	return kept
+}

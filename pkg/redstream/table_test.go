@@ -1,0 +1,56 @@
+package redstream_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"sluice/pkg/redstream"
+	"sluice/pkg/testkit"
+)
+
+func TestTableKeepsAndForgetsWithinItsBound(t *testing.T) {
+	t.Parallel()
+	url, prefix := testkit.Redis(t)
+	c, err := redstream.Open(t.Context(), redstream.Config{URL: url, KeyPrefix: prefix}, nil, nil)
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	table := c.NewTable("s", ":t", 8192*16)
+
+	var names, values []string
+	for i := range 1200 {
+		names, values = append(names, fmt.Sprint("did:plc:", i)), append(values, fmt.Sprint("rev\x00\xff", i))
+	}
+	require.NoError(t, table.Put(t.Context(), names, values))
+	got, err := table.Get(t.Context(), names)
+	require.NoError(t, err)
+	require.Equal(t, values, got)
+	got, err = table.Get(t.Context(), []string{"nobody"})
+	require.NoError(t, err)
+	require.Equal(t, []string{""}, got)
+	require.NoError(t, table.Delete(t.Context(), names[:1]))
+	got, err = table.Get(t.Context(), names[:2])
+	require.NoError(t, err)
+	require.Equal(t, []string{"", values[1]}, got)
+
+	table = c.NewTable("s", ":small", 8192*2)
+	names, values = nil, nil
+	for i := range 100_000 {
+		names, values = append(names, fmt.Sprint("x", i)), append(values, "v")
+	}
+	require.NoError(t, table.Put(t.Context(), names, values))
+	got, err = table.Get(t.Context(), names)
+	require.NoError(t, err)
+	kept := 0
+	for _, v := range got {
+		if v != "" {
+			kept++
+		}
+	}
+	require.LessOrEqual(t, kept, 8192*2)
+	require.Greater(t, kept, 8192)
+	last, err := table.Get(t.Context(), names[len(names)-1:])
+	require.NoError(t, err)
+	require.Equal(t, []string{"v"}, last, "what was stored last is there")
+}
