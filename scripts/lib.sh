@@ -89,7 +89,7 @@ alive() {
   local pid at
   [ -f "$RUN/$1.pid" ] || return 1
   read -r pid at <"$RUN/$1.pid"
-  [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null && [ "$(start_time "$pid")" = "$at" ] && [ "$(sed 's/.*) //' "/proc/$pid/stat" | cut -c1)" != Z ]
+  [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null && [ "$(start_time "$pid")" = "$at" ] && [ "$(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null | cut -c1)" != Z ]
 }
 
 pid_of() { cut -d' ' -f1 "$RUN/$1.pid"; }
