@@ -86,7 +86,7 @@ func TestProductionFrames(t *testing.T) {
 	t.Parallel()
 	dir := testkit.Shared(t, "fixtures/firehose")
 	ks := firehoseKeys(t)
-	v := &atproto.Verifier{Keys: ks}
+	v := atproto.NewVerifier(ks, nil)
 	var got []expectedOp
 	for _, b := range readFrames(t, filepath.Join(dir, "frames.bin")) {
 		f, err := atproto.ParseFrame(b)

@@ -188,13 +188,20 @@ type storedIdentity struct {
 	SigningKey string `json:"k,omitempty"`
 	Labeler    string `json:"l,omitempty"`
 	LabelerKey string `json:"lk,omitempty"`
-	// Gone: the DID does not exist, or no longer.
-	Gone bool `json:"g,omitempty"`
+	// Gone says why there is no such DID; empty if there is.
+	Gone string `json:"g,omitempty"`
+	// At is when this was learned, in Unix seconds.
+	At int64 `json:"t"`
 }
 
-func (i *Identity) marshal() ([]byte, error) {
-	return json.Marshal(storedIdentity{Handle: i.Handle, PDS: i.PDS, SigningKey: i.SigningKey, Labeler: i.Labeler, LabelerKey: i.LabelerKey})
+func (i *Identity) stored(k known) *storedIdentity {
+	return &storedIdentity{
+		Handle: i.Handle, PDS: i.PDS, SigningKey: i.SigningKey, Labeler: i.Labeler, LabelerKey: i.LabelerKey,
+		Gone: k.gone, At: k.at.Unix(),
+	}
 }
+
+func (s *storedIdentity) marshal() ([]byte, error) { return json.Marshal(s) }
 
 func (s *storedIdentity) identity(did string) Identity {
 	id := Identity{DID: did, Handle: s.Handle, PDS: s.PDS, Labeler: s.Labeler}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/maypok86/otter/v2"
 
 	"sluice/pkg/event"
 	"sluice/pkg/fault"
@@ -50,12 +51,35 @@ type Verdict struct {
 	Data CID
 }
 
+// refreshEvery is how often a bad signature makes the key of one account be
+// fetched anew. An identity that was refreshed for another reason counts at
+// once.
+const refreshEvery = 30 * time.Second
+
 // Verifier verifies commits. It is safe for concurrent use.
 type Verifier struct {
-	// Keys is needed for level full only.
-	Keys KeySource
-	// Now is the clock; nil means time.Now.
-	Now func() time.Time
+	keys KeySource
+	now  func() time.Time
+	// refused are the accounts whose signature was bad by a key that was fetched
+	// for it.
+	refused *otter.Cache[string, refusal]
+}
+
+type refusal struct {
+	key string
+	at  time.Time
+}
+
+// NewVerifier makes a Verifier. The keys are needed for level Full only; a nil
+// now is time.Now.
+func NewVerifier(keys KeySource, now func() time.Time) *Verifier {
+	if now == nil {
+		now = time.Now
+	}
+	return &Verifier{keys: keys, now: now, refused: otter.Must(&otter.Options[string, refusal]{
+		MaximumSize: 10_000,
+		Executor:    func(task func()) { task() },
+	})}
 }
 
 // Verify checks a commit to a level. A commit that is wrong is an
@@ -79,7 +103,7 @@ func (v *Verifier) Verify(ctx context.Context, c *Commit, level Level) (Verdict,
 	if level == Structure {
 		return out, nil
 	}
-	if err := v.signature(ctx, c.head); err != nil {
+	if err := v.Signature(ctx, c.head); err != nil {
 		return Verdict{}, err
 	}
 	out.Signed = true
@@ -101,7 +125,7 @@ func (v *Verifier) VerifySync(ctx context.Context, s *Sync, level Level) (Verdic
 	if level == Structure {
 		return out, nil
 	}
-	if err := v.signature(ctx, s.head); err != nil {
+	if err := v.Signature(ctx, s.head); err != nil {
 		return Verdict{}, err
 	}
 	out.Signed = true
@@ -113,11 +137,7 @@ func (v *Verifier) checkRev(rev string) error {
 	if err != nil {
 		return event.Dropf(event.ReasonBadRev, "rev %.40q: %w", rev, err)
 	}
-	now := time.Now
-	if v.Now != nil {
-		now = v.Now
-	}
-	if ahead := tid.Time().Sub(now()); ahead > futureTolerance {
+	if ahead := tid.Time().Sub(v.now()); ahead > futureTolerance {
 		return event.Dropf(event.ReasonFutureRev, "rev %s is %s ahead of the clock", rev, ahead.Round(time.Second))
 	}
 	return nil
@@ -157,10 +177,10 @@ func (c *Commit) prove() (bool, error) {
 	return true, nil
 }
 
-// signature checks against the key that is known, and once more against the
-// key of now if that fails.
-func (v *Verifier) signature(ctx context.Context, head *SignedCommit) error {
-	id, err := v.Keys.Identity(ctx, head.DID)
+// Signature checks a signed commit against the key that is known, and once more
+// against the key of now if that fails.
+func (v *Verifier) Signature(ctx context.Context, head *SignedCommit) error {
+	id, err := v.keys.Identity(ctx, head.DID)
 	if err != nil {
 		return err
 	}
@@ -168,14 +188,21 @@ func (v *Verifier) signature(ctx context.Context, head *SignedCommit) error {
 	if err == nil {
 		return nil
 	}
-	fresh, ferr := v.Keys.Refresh(ctx, head.DID)
+	last, ok := v.refused.GetIfPresent(head.DID)
+	if ok && last.key == id.SigningKey && v.now().Sub(last.at) < refreshEvery {
+		return err
+	}
+	fresh, ferr := v.keys.Refresh(ctx, head.DID)
 	if ferr != nil {
 		return ferr
 	}
-	if fresh.SigningKey == id.SigningKey {
-		return err
+	if fresh.SigningKey != id.SigningKey {
+		err = verifyWith(fresh, head)
 	}
-	return verifyWith(fresh, head)
+	if err != nil {
+		v.refused.Set(head.DID, refusal{key: fresh.SigningKey, at: v.now()})
+	}
+	return err
 }
 
 func verifyWith(id Identity, head *SignedCommit) error {
