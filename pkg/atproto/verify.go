@@ -57,9 +57,13 @@ type Verdict struct {
 const refreshEvery = 30 * time.Second
 
 // Verifier verifies commits. It is safe for concurrent use.
+// NewVerifier makes one; a literal works too, and then fetches the key anew for
+// every bad signature.
 type Verifier struct {
-	keys KeySource
-	now  func() time.Time
+	// Keys is needed for level Full only.
+	Keys KeySource
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
 	// refused are the accounts whose signature was bad by a key that was fetched
 	// for it.
 	refused *otter.Cache[string, refusal]
@@ -73,10 +77,7 @@ type refusal struct {
 // NewVerifier makes a Verifier. The keys are needed for level Full only; a nil
 // now is time.Now.
 func NewVerifier(keys KeySource, now func() time.Time) *Verifier {
-	if now == nil {
-		now = time.Now
-	}
-	return &Verifier{keys: keys, now: now, refused: otter.Must(&otter.Options[string, refusal]{
+	return &Verifier{Keys: keys, Now: now, refused: otter.Must(&otter.Options[string, refusal]{
 		MaximumSize: 10_000,
 		Executor:    func(task func()) { task() },
 	})}
@@ -137,7 +138,7 @@ func (v *Verifier) checkRev(rev string) error {
 	if err != nil {
 		return event.Dropf(event.ReasonBadRev, "rev %.40q: %w", rev, err)
 	}
-	if ahead := tid.Time().Sub(v.now()); ahead > futureTolerance {
+	if ahead := tid.Time().Sub(v.clock()); ahead > futureTolerance {
 		return event.Dropf(event.ReasonFutureRev, "rev %s is %s ahead of the clock", rev, ahead.Round(time.Second))
 	}
 	return nil
@@ -180,7 +181,7 @@ func (c *Commit) prove() (bool, error) {
 // Signature checks a signed commit against the key that is known, and once more
 // against the key of now if that fails.
 func (v *Verifier) Signature(ctx context.Context, head *SignedCommit) error {
-	id, err := v.keys.Identity(ctx, head.DID)
+	id, err := v.Keys.Identity(ctx, head.DID)
 	if err != nil {
 		return err
 	}
@@ -188,21 +189,35 @@ func (v *Verifier) Signature(ctx context.Context, head *SignedCommit) error {
 	if err == nil {
 		return nil
 	}
-	last, ok := v.refused.GetIfPresent(head.DID)
-	if ok && last.key == id.SigningKey && v.now().Sub(last.at) < refreshEvery {
+	if v.refusedLately(id) {
 		return err
 	}
-	fresh, ferr := v.keys.Refresh(ctx, head.DID)
+	fresh, ferr := v.Keys.Refresh(ctx, head.DID)
 	if ferr != nil {
 		return ferr
 	}
 	if fresh.SigningKey != id.SigningKey {
 		err = verifyWith(fresh, head)
 	}
-	if err != nil {
-		v.refused.Set(head.DID, refusal{key: fresh.SigningKey, at: v.now()})
+	if err != nil && v.refused != nil {
+		v.refused.Set(head.DID, refusal{key: fresh.SigningKey, at: v.clock()})
 	}
 	return err
+}
+
+func (v *Verifier) refusedLately(id Identity) bool {
+	if v.refused == nil {
+		return false
+	}
+	last, ok := v.refused.GetIfPresent(id.DID)
+	return ok && last.key == id.SigningKey && v.clock().Sub(last.at) < refreshEvery
+}
+
+func (v *Verifier) clock() time.Time {
+	if v.Now != nil {
+		return v.Now()
+	}
+	return time.Now()
 }
 
 func verifyWith(id Identity, head *SignedCommit) error {
