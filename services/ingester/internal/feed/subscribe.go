@@ -1,0 +1,26 @@
+package feed
+
+import (
+	"context"
+	"errors"
+)
+
+// Subscription says how the stream of one host is followed.
+type Subscription struct {
+	Host Host
+	// Method is the XRPC method, such as com.atproto.sync.subscribeRepos.
+	Method string
+	// Cursor is asked before each connection for what to ask the host for:
+	// everything after seq, or what comes next if ok is false.
+	Cursor func() (seq int64, ok bool)
+	// Frame takes each message in order and owns it. It may block; the socket
+	// is not read meanwhile. Its error ends the connection.
+	Frame func(ctx context.Context, raw []byte) error
+}
+
+// Subscribe follows a stream, connecting again for as long as it takes, until
+// ctx ends; then it returns nil.
+type Subscribe func(ctx context.Context, s Subscription) error
+
+// ErrEnded is the error of Frame after an error frame: the host closes.
+var ErrEnded = errors.New("the host ended the stream")

@@ -1,0 +1,86 @@
+package feed
+
+// windowSize is how far below the highest sequence number a frame is still
+// recognised as seen before or as late. A power of two times 64.
+const windowSize = 1 << 14
+
+// Order is how a sequence number stands to those before it.
+type Order uint8
+
+const (
+	// Next: above everything before it.
+	Next Order = iota
+	// Late: below the highest, and not seen before.
+	Late
+	// Seen: seen before.
+	Seen
+)
+
+// Window remembers which of the latest sequence numbers of a relay were
+// seen, so that a repeated frame is told from one that comes out of order.
+// The zero value has seen nothing.
+type Window struct {
+	started bool
+	high    int64
+	floor   int64 // everything at or below it counts as seen
+	bits    [windowSize / 64]uint64
+}
+
+// High is the highest number seen; 0 before the first.
+func (w *Window) High() int64 { return w.high }
+
+// Start begins after seq: it and all below it count as seen.
+func (w *Window) Start(seq int64) {
+	*w = Window{started: true, high: seq, floor: seq}
+}
+
+// Observe records seq and returns how it stands, and how many numbers were
+// skipped between the highest before and it.
+func (w *Window) Observe(seq int64) (order Order, skipped int64) {
+	if !w.started {
+		w.Start(seq - 1)
+	}
+	switch {
+	case seq > w.high:
+		skipped = seq - w.high - 1
+		w.advance(seq)
+		return Next, skipped
+	case seq <= w.floor || w.bit(seq):
+		return Seen, 0
+	case seq <= w.high-windowSize:
+		return Late, 0
+	default:
+		w.set(seq)
+		return Late, 0
+	}
+}
+
+func (w *Window) advance(seq int64) {
+	if seq-w.high >= windowSize {
+		clear(w.bits[:])
+	} else {
+		for s := w.high + 1; s < seq; s++ {
+			w.unset(s)
+		}
+	}
+	w.high = seq
+	w.set(seq)
+}
+
+func (w *Window) bit(seq int64) bool {
+	if seq <= w.high-windowSize {
+		return false
+	}
+	i := uint64(seq) % windowSize
+	return w.bits[i/64]&(1<<(i%64)) != 0
+}
+
+func (w *Window) set(seq int64) {
+	i := uint64(seq) % windowSize
+	w.bits[i/64] |= 1 << (i % 64)
+}
+
+func (w *Window) unset(seq int64) {
+	i := uint64(seq) % windowSize
+	w.bits[i/64] &^= 1 << (i % 64)
+}
