@@ -199,21 +199,29 @@ func (r *Repo) write(rev string, w Write) (Op, error) {
 }
 
 func (r *Repo) sign(c *Commit, key *Key) error {
-	block := atrepo.Commit{DID: r.DID, Version: atrepo.ATPROTO_REPO_VERSION, Data: c.Data, Rev: c.Rev}
+	block, err := SignCommit(r.DID, c.Rev, c.Data, key)
+	if err != nil {
+		return err
+	}
+	c.Block, c.CID = block, CID(block)
+	return nil
+}
+
+// SignCommit returns the commit of a tree.
+func SignCommit(did, rev string, data cid.Cid, key *Key) ([]byte, error) {
+	block := atrepo.Commit{DID: did, Version: atrepo.ATPROTO_REPO_VERSION, Data: data, Rev: rev}
 	unsigned, err := block.UnsignedBytes()
 	if err != nil {
-		return fmt.Errorf("encode commit of %s: %w", r.DID, err)
+		return nil, fmt.Errorf("encode commit of %s: %w", did, err)
 	}
 	if block.Sig, err = key.Sign(unsigned); err != nil {
-		return fmt.Errorf("sign commit of %s: %w", r.DID, err)
+		return nil, fmt.Errorf("sign commit of %s: %w", did, err)
 	}
 	var buf bytes.Buffer
 	if err := block.MarshalCBOR(&buf); err != nil {
-		return fmt.Errorf("encode commit of %s: %w", r.DID, err)
+		return nil, fmt.Errorf("encode commit of %s: %w", did, err)
 	}
-	c.Block = buf.Bytes()
-	c.CID = CID(c.Block)
-	return nil
+	return buf.Bytes(), nil
 }
 
 // Record returns the DAG-CBOR of the record at a path.

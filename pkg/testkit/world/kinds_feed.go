@@ -171,7 +171,7 @@ func (g *generator) videoEmbed(f *facts) any {
 func (g *generator) externalEmbed(f *facts) any {
 	f.link = true
 	external := repo.Map{
-		"uri": fmt.Sprintf("https://example.org/%s/%d", words[g.rng.IntN(len(words))], g.rng.IntN(10_000)),
+		"uri":   fmt.Sprintf("https://example.org/%s/%d", words[g.rng.IntN(len(words))], g.rng.IntN(10_000)),
 		"title": sentence(g.rng, 4), "description": sentence(g.rng, 12),
 	}
 	if g.rng.IntN(2) == 0 {

@@ -145,3 +145,10 @@ func (w *World) Labels(cursor int64) ([]LabelFrame, <-chan struct{}) {
 	end := len(w.labels)
 	return w.labels[cursor:end:end], w.changed
 }
+
+// LastLabel is the sequence number of the newest label frame.
+func (w *World) LastLabel() int64 {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.labelled.seq
+}

@@ -3,6 +3,7 @@ package world
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -116,7 +117,7 @@ func each(parts [][]int, f func(part []int) error) error {
 	return group.Wait()
 }
 
-// Frames returns the frames from index on, at most max, and a channel that is
+// Frames returns the frames from index on, at most limit, and a channel that is
 // closed when there are more.
 func (w *World) Frames(index, limit int) ([]Frame, <-chan struct{}) {
 	w.mu.RLock()
@@ -125,7 +126,7 @@ func (w *World) Frames(index, limit int) ([]Frame, <-chan struct{}) {
 		return nil, w.changed
 	}
 	end := min(len(w.frames), index+limit)
-	return w.frames[index:end:end], w.changed
+	return slices.Clone(w.frames[index:end]), w.changed
 }
 
 // After returns the index of the first frame with a seq above cursor.

@@ -1,0 +1,242 @@
+package simnet
+
+import (
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/pkg/testkit/repo"
+	"sluice/pkg/testkit/world"
+
+	comatproto "github.com/bluesky-social/indigo/api/atproto"
+)
+
+// relay is one relay's view of the world: the same frames, its own faults.
+type relay struct {
+	net    *Network
+	served atomic.Int64
+	// mine limits the stream to the accounts of a server; nil: all.
+	mine func(*world.Account) bool
+
+	mu      sync.Mutex
+	verdict map[int64]string // what has become of a frame, by seq, for good
+}
+
+func newRelay(n *Network) *relay { return &relay{net: n, verdict: map[int64]string{}} }
+
+func (r *relay) subscribe(w http.ResponseWriter, req *http.Request) {
+	cursor, given, err := cursorOf(req)
+	if err != nil {
+		xrpcError(w, http.StatusBadRequest, "InvalidRequest", "cursor is not a number")
+		return
+	}
+	s, err := accept(w, req, &r.net.owned)
+	if err != nil {
+		return
+	}
+	defer s.cut()
+	first, last := r.net.World.Seqs()
+	index := r.net.World.Len()
+	if given {
+		if cursor > last {
+			_ = s.send(opBinary, repo.ErrorFrame("FutureCursor", "Cursor in the future."))
+			s.bye()
+			return
+		}
+		if cursor > 0 && cursor < first-1 {
+			r.info(s)
+		}
+		index = r.net.World.After(cursor)
+	}
+	r.stream(s, index)
+}
+
+func cursorOf(req *http.Request) (cursor int64, given bool, err error) {
+	text := req.URL.Query().Get("cursor")
+	if text == "" {
+		return 0, false, nil
+	}
+	cursor, err = strconv.ParseInt(text, 10, 64)
+	return cursor, true, err
+}
+
+func (r *relay) info(s *socket) {
+	message := "Requested cursor exceeded limit. Possibly missing events"
+	data, err := repo.Frame("#info", &comatproto.SyncSubscribeRepos_Info{Name: "OutdatedCursor", Message: &message})
+	if err == nil {
+		_ = s.send(opBinary, data)
+		r.net.Faults.count("outdated_cursor")
+	}
+}
+
+// stream sends frames from index on until the connection or the network ends.
+func (r *relay) stream(s *socket, index int) {
+	pace := newPacer(r.net.rate)
+	for {
+		frames, more := r.net.World.Frames(index, 256)
+		if len(frames) == 0 {
+			if s.flush() != nil {
+				return
+			}
+			select {
+			case <-more:
+			case <-s.closed:
+				return
+			case <-r.net.done:
+				return
+			}
+			continue
+		}
+		index += len(frames)
+		if !r.sendAll(s, frames, pace) {
+			return
+		}
+	}
+}
+
+func (r *relay) sendAll(s *socket, frames []world.Frame, pace *pacer) bool {
+	troubled := r.net.Faults.armed(StreamFaults())
+	for i := 0; i < len(frames); i++ {
+		if !pace.wait(s) {
+			return false
+		}
+		f := &frames[i]
+		if r.mine != nil && !r.mine(f.Account) {
+			continue
+		}
+		if troubled || r.spoiled() {
+			if i+1 < len(frames) && r.late(f, &frames[i+1]) {
+				if s.send(opBinary, frames[i+1].Data) != nil || s.send(opBinary, f.Data) != nil {
+					return false
+				}
+				r.served.Add(2)
+				i++
+				continue
+			}
+			if !r.sendTroubled(s, f) {
+				return false
+			}
+			continue
+		}
+		if s.send(opBinary, f.Data) != nil {
+			return false
+		}
+		r.served.Add(1)
+	}
+	return true
+}
+
+func (r *relay) spoiled() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.verdict) > 0
+}
+
+// late decides whether f goes after its successor.
+func (r *relay) late(f, next *world.Frame) bool {
+	return r.mine == nil && f.More && f.Kind == world.Commit && next.Account != f.Account &&
+		r.judged(f.Seq) == "" && r.judged(next.Seq) == "" && r.net.Faults.fire(FaultReorder, "")
+}
+
+func (r *relay) judged(seq int64) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.verdict[seq]
+}
+
+// fate decides once what becomes of a frame.
+func (r *relay) fate(f *world.Frame) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if v, decided := r.verdict[f.Seq]; decided {
+		return v
+	}
+	if f.Kind != world.Commit || !f.More || r.mine != nil {
+		return ""
+	}
+	for _, name := range damaging() {
+		if name != FaultReorder && r.net.Faults.fire(name, "") {
+			r.verdict[f.Seq] = name
+			return name
+		}
+	}
+	return ""
+}
+
+// sendTroubled sends one frame with the faults that are due.
+func (r *relay) sendTroubled(s *socket, f *world.Frame) bool {
+	fs := r.net.Faults
+	data := f.Data
+	switch name := r.fate(f); name {
+	case "":
+	case FaultGap:
+		return true
+	default:
+		spoiled, err := spoil(name, f)
+		if err != nil {
+			r.net.log.Error("frame not spoiled", "fault", name, "err", err)
+		} else {
+			data = spoiled
+		}
+	}
+	r.served.Add(1)
+	if fs.fire(FaultSlow, "") {
+		return s.drip(data, 20, r.net.opts.SlowPause) == nil
+	}
+	if s.send(opBinary, data) != nil {
+		return false
+	}
+	if fs.fire(FaultDuplicate, "") && s.send(opBinary, data) != nil {
+		return false
+	}
+	if fs.fire(FaultGarbage, "") && s.send(opBinary, []byte{0xff, 0x00, 0x9f, 0x13, 0x37}) != nil {
+		return false
+	}
+	if fs.fire(FaultText, "") && s.send(opText, []byte("hello")) != nil {
+		return false
+	}
+	return r.interrupt(s)
+}
+
+// interrupt ends or holds up the connection if that is due.
+func (r *relay) interrupt(s *socket) bool {
+	fs := r.net.Faults
+	if fs.fire(FaultStall, "") {
+		if s.flush() != nil || !s.wait(r.net.opts.StallTime) {
+			return false
+		}
+	}
+	if fs.fire(FaultErrorFrame, "") {
+		_ = s.send(opBinary, repo.ErrorFrame("ConsumerTooSlow", "Stream consumer cannot keep up with producer."))
+		s.bye()
+		return false
+	}
+	if fs.fire(FaultDisconnect, "") {
+		_ = s.flush()
+		return false
+	}
+	return true
+}
+
+// pacer keeps a rate, without sleeping for less than a few milliseconds.
+type pacer struct {
+	rate  float64
+	start time.Time
+	sent  int
+}
+
+func newPacer(rate float64) *pacer { return &pacer{rate: rate, start: time.Now()} }
+
+func (p *pacer) wait(s *socket) bool {
+	if p.rate <= 0 {
+		return true
+	}
+	due := p.start.Add(time.Duration(float64(p.sent) / p.rate * float64(time.Second)))
+	p.sent++
+	if ahead := time.Until(due); ahead > 3*time.Millisecond {
+		return s.flush() == nil && s.wait(ahead)
+	}
+	return true
+}
