@@ -92,11 +92,14 @@ func (s *source) take(ctx context.Context, list []pendingEntry, idle time.Durati
 	}
 	cmd := s.c.rc.B().Arbitrary("XCLAIM").Keys(s.key).
 		Args(s.group, s.name, strconv.FormatInt(idle.Milliseconds(), 10)).Args(ids...).Build()
-	entries, err := s.c.do(ctx, cmd).AsXRangeSlices()
+	entries, err := s.c.do(ctx, cmd).ToArray()
 	if err != nil {
 		return classify("claim", s.key, err)
 	}
-	ds, _ := s.deliveries(entries)
+	ds, _, err := deliveriesOf(s.stream, s.cons, entries)
+	if err != nil {
+		return classify("claim", s.key, err)
+	}
 	for i := range ds {
 		ds[i].Deliveries, ds[i].Claimed = counts[ds[i].ID]+1, true
 	}

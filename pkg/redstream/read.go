@@ -199,26 +199,20 @@ func (s *source) readNew(ctx context.Context, count int) ([]Delivery, error) {
 // entries reads the reply of XREADGROUP for one stream. phantoms are pending
 // ids without an entry.
 func (s *source) entries(reply rueidis.RedisResult) (ds []Delivery, phantoms []string, err error) {
-	streams, err := reply.AsXReadSlices()
-	if err != nil && !rueidis.IsRedisNil(err) {
+	message, err := reply.ToMessage()
+	if rueidis.IsRedisNil(err) {
+		s.asked.Store(time.Now().UnixMilli())
+		return nil, nil, nil
+	}
+	if err != nil {
 		return nil, nil, classify("read", s.key, err)
 	}
 	s.asked.Store(time.Now().UnixMilli())
-	ds, phantoms = s.deliveries(streams[s.key])
-	return ds, phantoms, nil
-}
-
-func (s *source) deliveries(list []rueidis.XRangeSlice) (ds []Delivery, phantoms []string) {
-	ds = make([]Delivery, 0, len(list))
-	for _, x := range list {
-		e, ok := entryOf(s.stream, x)
-		if !ok {
-			phantoms = append(phantoms, x.ID)
-			continue
-		}
-		ds = append(ds, Delivery{Entry: e, Deliveries: 1, owner: s.cons})
+	list, err := entriesOf(message, s.key)
+	if err == nil {
+		ds, phantoms, err = deliveriesOf(s.stream, s.cons, list)
 	}
-	return ds, phantoms
+	return ds, phantoms, classify("read", s.key, err)
 }
 
 // readHistory hands out what an earlier life of this consumer held, following
