@@ -18,7 +18,10 @@ import (
 	"sluice/pkg/testkit/world"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The SDK's logger starts a goroutine when it is linked in.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/ipfs/go-log/writer.(*MirrorWriter).logRoutine"))
+}
 
 // get asks for a JSON answer and returns the status.
 func get(t *testing.T, url string, into any) int {

@@ -46,8 +46,7 @@ func spoilCommit(name string, a *world.Account, m *comatproto.SyncSubscribeRepos
 		m.PrevData = &link
 		return nil
 	case FaultTooBig:
-		m.TooBig, m.Ops = true, nil
-		m.Ops = []*comatproto.SyncSubscribeRepos_RepoOp{}
+		m.TooBig, m.Ops = true, []*comatproto.SyncSubscribeRepos_RepoOp{}
 	}
 	car, root, err := spoilCAR(name, a, m.Blocks)
 	if err != nil {
@@ -60,8 +59,10 @@ func spoilCommit(name string, a *world.Account, m *comatproto.SyncSubscribeRepos
 	return nil
 }
 
+// futureRev is a rev of three years from now, the same for a year.
 func futureRev() string {
-	return syntax.NewTID(time.Now().AddDate(3, 0, 0).UnixMicro(), 7).String()
+	then := time.Date(time.Now().Year()+3, 1, 1, 0, 0, 0, 0, time.UTC)
+	return syntax.NewTID(then.UnixMicro(), 7).String()
 }
 
 // spoilCAR puts a fault into a CAR file whose first block is the commit.
