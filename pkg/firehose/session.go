@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -136,6 +135,9 @@ func (r *reader) run(ctx context.Context) (int, *sessionError) {
 		if end != nil {
 			return r.taken, end
 		}
+		if ctx.Err() != nil {
+			return r.taken, ended(endRead, ctx.Err())
+		}
 		r.s.c.Metrics.messages.WithLabelValues(r.s.name).Inc()
 		r.s.c.Metrics.received.WithLabelValues(r.s.name).Add(float64(len(msg)))
 		if err := r.s.c.Handle(ctx, msg); err != nil {
@@ -190,8 +192,13 @@ func (r *reader) readError(err error) *sessionError {
 		return ended(endTooBig, errTooBig)
 	case errors.As(err, &closed):
 		return ended(endClosed, err)
-	case errors.Is(err, os.ErrDeadlineExceeded) && !r.quietAt.IsZero() && !time.Now().Before(r.quietAt):
+	case timedOut(err) && !r.quietAt.IsZero() && !time.Now().Before(r.quietAt):
 		return ended(endIdle, fmt.Errorf("no message for %s", r.s.c.DataIdle))
 	}
 	return ended(endRead, err)
+}
+
+func timedOut(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
