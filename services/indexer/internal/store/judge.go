@@ -1,0 +1,159 @@
+package store
+
+import (
+	"slices"
+
+	"sluice/services/indexer/internal/derive"
+)
+
+// judge decides what other records say about a post when it is written, and
+// leaves word where one of them is missing.
+func (s *sim) judge(p *postRow) {
+	if p.ReplyParent != "" {
+		invalid, missing := s.judgeParent(p)
+		violates := s.judgeGate(p)
+		p.setReply(invalid, violates == gateRefuses)
+		if missing {
+			s.recheck(p.URI, recheckParent, "")
+			if p.ReplyRoot != p.ReplyParent {
+				s.wait("g:"+p.ReplyRoot, p.URI)
+			}
+		}
+		if violates == gateRefuses {
+			s.recheck(p.URI, recheckGate, "")
+		}
+	}
+	if s.judgeEmbed(p) == gateRefuses {
+		yes := true
+		p.ViolatesEmbedding = &yes
+	}
+}
+
+// setReply stores the two flags: both are absent where both are false.
+func (p *postRow) setReply(invalid, violates bool) {
+	p.InvalidReplyRoot, p.ViolatesThreadGate = nil, nil
+	if invalid || violates {
+		p.InvalidReplyRoot, p.ViolatesThreadGate = &invalid, &violates
+	}
+}
+
+// judgeParent says whether the parent of a reply does not belong to the thread,
+// and whether it is missing. A parent that was deleted after the reply was
+// written belonged.
+func (s *sim) judgeParent(p *postRow) (invalid, missing bool) {
+	parent := s.ref(p.ReplyParent)
+	if parent == nil {
+		t := s.tombOf(p.ReplyParent)
+		if t.Was && t.Rev > p.Stamp {
+			return false, false
+		}
+		return true, true
+	}
+	if row := s.ancestor(p.ReplyParent); row != nil && row.invalid() {
+		return true, false
+	}
+	ref := derive.ParseReference(parent.JSON)
+	if p.ReplyParent == p.ReplyRoot {
+		return ref.IsReply, false
+	}
+	return !ref.IsReply || ref.Root != p.ReplyRoot, false
+}
+
+// verdict of a gate.
+type verdict uint8
+
+const (
+	gateAbsent verdict = iota // no gate that precedes
+	gateAllows
+	gateRefuses
+)
+
+// gateFor is the gate of a post as far as it precedes a stamp.
+func (s *sim) gateFor(post string, kind derive.Kind, at string) (derive.Gate, bool) {
+	ref := s.ref(derive.GateURI(post, kind))
+	if ref == nil {
+		return derive.Gate{}, false
+	}
+	g := derive.ParseGate(ref.JSON)
+	if stamp(ref.Rev, min(g.CreatedAt, ref.IndexedAt)) > at {
+		return derive.Gate{}, false
+	}
+	return g, true
+}
+
+// judgeGate asks the thread gate of the root about a reply. A refused reply
+// waits for the facts that would allow it.
+func (s *sim) judgeGate(p *postRow) verdict {
+	owner := derive.HostOf(p.ReplyRoot)
+	if owner == p.Creator {
+		return gateAllows
+	}
+	gate, ok := s.gateFor(p.ReplyRoot, derive.ThreadGate, p.Stamp)
+	if !ok {
+		return gateAbsent
+	}
+	if gate.Allow == nil {
+		return gateAllows
+	}
+	var waits []string
+	for _, rule := range *gate.Allow {
+		allowed, wait := s.judgeRule(rule, p, owner)
+		if allowed {
+			return gateAllows
+		}
+		if wait != "" {
+			waits = append(waits, wait)
+		}
+	}
+	for _, key := range waits {
+		s.wait(key, p.URI)
+	}
+	return gateRefuses
+}
+
+// judgeRule says whether one rule allows a reply, and what would.
+func (s *sim) judgeRule(rule derive.GateRule, p *postRow, owner string) (allowed bool, wait string) {
+	switch rule.Type {
+	case derive.MentionRule:
+		root := s.ref(p.ReplyRoot)
+		if root == nil {
+			return false, "p:" + p.ReplyRoot
+		}
+		return slices.Contains(derive.ParseReference(root.JSON).Mentions, p.Creator), ""
+	case derive.FollowerRule:
+		return s.fact(derive.Follow, derive.Key(derive.Follow, p.Creator, owner), p.Stamp, "f:")
+	case derive.FollowingRule:
+		return s.fact(derive.Follow, derive.Key(derive.Follow, owner, p.Creator), p.Stamp, "f:")
+	case derive.ListRule:
+		return s.fact(derive.ListItem, derive.Key(derive.ListItem, rule.List, p.Creator), p.Stamp, "l:")
+	default:
+		return false, ""
+	}
+}
+
+func (s *sim) fact(kind derive.Kind, key, at, prefix string) (ok bool, wait string) {
+	if e := s.holder(kind, key); e != nil && e.stamp() <= at {
+		return true, ""
+	}
+	return false, prefix + key
+}
+
+// judgeEmbed asks the post gate of the quoted post about a quote.
+func (s *sim) judgeEmbed(p *postRow) verdict {
+	subject, _, ok := p.Full.Post.Quotes()
+	if !ok {
+		return gateAbsent
+	}
+	if derive.HostOf(subject) == p.Creator {
+		return gateAllows
+	}
+	gate, ok := s.gateFor(subject, derive.PostGate, p.Stamp)
+	switch {
+	case !ok:
+		return gateAbsent
+	case gate.NoQuotes:
+		return gateRefuses
+	default:
+		return gateAllows
+	}
+}

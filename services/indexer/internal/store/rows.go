@@ -1,0 +1,133 @@
+package store
+
+import "sluice/services/indexer/internal/derive"
+
+// recRow is a row of record. JSON is read only where it is needed.
+type recRow struct {
+	URI, CID, DID, JSON, IndexedAt, Rev string
+}
+
+// tombRow is the newest deletion of a uri or an account.
+type tombRow struct {
+	Rev, At string
+	// Was: the record is known to have existed.
+	Was bool
+}
+
+// edgeRow is a row of a kind that is unique by a key.
+type edgeRow struct {
+	Kind                 derive.Kind
+	URI, CID, Creator    string
+	Row                  derive.EdgeRow
+	CreatedAt, IndexedAt string
+	Rev                  string
+}
+
+func (e *edgeRow) sortAt() string { return min(e.CreatedAt, e.IndexedAt) }
+
+func (e *edgeRow) stamp() string { return stamp(e.Rev, e.sortAt()) }
+
+func (e *edgeRow) key() string {
+	if e.Kind == derive.ListItem {
+		return derive.Key(e.Kind, e.Row.List, e.Row.Subject)
+	}
+	return derive.Key(e.Kind, e.Creator, e.Row.Subject)
+}
+
+func newEdge(r *derive.Record, rev string) *edgeRow {
+	return &edgeRow{
+		Kind: r.Kind, URI: r.URI, CID: r.CID, Creator: r.DID, Row: *r.Edge,
+		CreatedAt: r.CreatedAt, IndexedAt: r.IndexedAt, Rev: rev,
+	}
+}
+
+// dupRow is a row of duplicate_record with its record.
+type dupRow struct {
+	URI, CID, Of, IndexedAt string
+	JSON, Rev               string
+}
+
+// postRow is a post as the judgement of others, and its own replacement, need
+// to know it. Full is set for a post that this batch writes.
+type postRow struct {
+	URI, CID, Creator                    string
+	ReplyRoot, ReplyParent               string
+	InvalidReplyRoot, ViolatesThreadGate *bool
+	ViolatesEmbedding                    *bool
+	HasThreadGate, HasPostGate           *bool
+	SortAt                               string
+	Stamp                                string
+	Full                                 *derive.Record
+}
+
+func (p *postRow) violates() bool { return p.ViolatesThreadGate != nil && *p.ViolatesThreadGate }
+
+func (p *postRow) invalid() bool { return p.InvalidReplyRoot != nil && *p.InvalidReplyRoot }
+
+func (p *postRow) opReply() bool {
+	return p.ReplyRoot != "" && derive.HostOf(p.ReplyRoot) == p.Creator
+}
+
+// refRow is a record that another one refers to.
+type refRow struct {
+	JSON, IndexedAt, Rev string
+}
+
+type feedRow struct{ URI, CID, Type, PostURI, Originator, SortAt string }
+
+type quoteRow struct{ URI, CID, Subject, SubjectCID, CreatedAt, IndexedAt string }
+
+type opThreadRow struct {
+	Root, Parent, URI string
+	DeletedAt         *string
+}
+
+// notifRow is a row of notification; ID is 0 for one that is not stored yet.
+type notifRow struct {
+	ID                        int64
+	DID, RecordURI, RecordCID string
+	Author, Reason            string
+	Subject                   string
+	SortAt                    string
+}
+
+func (n notifRow) same(o notifRow) bool {
+	return n.DID == o.DID && n.Reason == o.Reason && n.Subject == o.Subject && n.RecordCID == o.RecordCID && n.SortAt == o.SortAt
+}
+
+// lateRow is a post that a gate may have to judge although it came first.
+type lateRow struct{ URI, Stamp string }
+
+// countKind names a counter.
+type countKind int16
+
+// The counters; the first four are of post_agg, the others of profile_agg.
+const (
+	countLikes countKind = iota + 1
+	countReplies
+	countReposts
+	countQuotes
+	countFollowers
+	countFollows
+	countPosts
+)
+
+type countKey struct {
+	kind countKind
+	key  string
+}
+
+// The tasks of a recheck row, as bits.
+const (
+	recheckParent  = 1 << iota // the validity of the reply, and whom it notifies
+	recheckGate                // whether the thread gate allows it
+	recheckEmbed               // whether the post gate of the quoted post allows it
+	recheckGone                // the post was deleted: feed items and quotes of it, replies after it
+	recheckDescend             // the post arrived: its replies
+)
+
+type recheckRow struct {
+	URI  string
+	What int16
+	Rev  string
+}

@@ -1,0 +1,334 @@
+package store
+
+import (
+	"sluice/pkg/event"
+	"sluice/services/indexer/internal/derive"
+)
+
+// item is one change, checked and derived.
+type item struct {
+	ev   *event.Event
+	kind derive.Kind
+	uri  string
+	// rec of a create or update that was not refused.
+	rec *derive.Record
+	// rev with its mark, at the normalised time of the event.
+	rev, at string
+	// notify: the change writes notifications.
+	notify bool
+	result Result
+	err    error
+}
+
+func (it *item) create() bool { return it.ev.Type == event.Create }
+
+// sim works out the effect of changes, one after the other, on what the cache
+// has of the database. Its maps hold what differs from there; nil stands for a
+// row that is gone.
+type sim struct {
+	c *cache
+	// queueHandles writes the handle look-ups into their queue.
+	queueHandles bool
+
+	recs     map[string]*recRow
+	tombs    map[string]tombRow
+	posts    map[string]*postRow
+	edges    map[string]*edgeRow
+	keys     map[derive.Kind]map[string]*edgeRow
+	dups     map[string]*dupRow
+	rows     map[derive.Kind]map[string]*derive.Record
+	feeds    map[string]*feedRow
+	quotes   map[string]*quoteRow
+	opThread map[string]*opThreadRow
+	notifs   map[string][]notifRow
+	deltas   map[countKey]int
+	rechecks map[recheckRow]struct{}
+	waits    map[[2]string]struct{}
+	actors   map[string]*actorRow
+	checks   map[[2]string]Seen
+	syncs    map[string]syncRow
+	accounts map[string]accountRow
+	// settled are the posts that wait for nothing any more.
+	settled map[string]struct{}
+}
+
+func newSim(c *cache) *sim {
+	return &sim{
+		c: c, recs: map[string]*recRow{}, tombs: map[string]tombRow{}, posts: map[string]*postRow{},
+		edges: map[string]*edgeRow{}, keys: map[derive.Kind]map[string]*edgeRow{}, dups: map[string]*dupRow{},
+		rows: map[derive.Kind]map[string]*derive.Record{}, feeds: map[string]*feedRow{}, quotes: map[string]*quoteRow{},
+		opThread: map[string]*opThreadRow{}, notifs: map[string][]notifRow{}, deltas: map[countKey]int{},
+		rechecks: map[recheckRow]struct{}{}, waits: map[[2]string]struct{}{},
+		actors: map[string]*actorRow{}, checks: map[[2]string]Seen{}, syncs: map[string]syncRow{}, accounts: map[string]accountRow{}, settled: map[string]struct{}{},
+	}
+}
+
+// run applies the changes in order.
+func (s *sim) run(items []*item) {
+	for _, it := range items {
+		it.result = s.apply(it)
+	}
+}
+
+func (s *sim) apply(it *item) Result {
+	s.see(it)
+	switch {
+	case it.err != nil:
+		return Rejected
+	case it.ev.Type == event.Account:
+		return s.accountStatus(it)
+	case it.ev.Type == event.Repo || it.ev.Type == event.Identity:
+		return Applied
+	case it.kind == derive.Unknown:
+		return Ignored
+	case it.ev.Type == event.Delete:
+		return s.remove(it)
+	default:
+		return s.put(it)
+	}
+}
+
+// put applies a create or an update.
+func (s *sim) put(it *item) Result {
+	tomb := s.tombOf(it.uri)
+	cur := s.rec(it.uri)
+	if revBase(it.rev) <= tomb.Rev {
+		s.putDead(it, tomb)
+		return Stale
+	}
+	if cur == nil {
+		s.write(it, nil, it.rev, it.at)
+		return Applied
+	}
+	if cur.CID == it.rec.CID && !(it.ev.Type == event.Update && it.rev > cur.Rev && !marked(it.rev)) {
+		return s.putSame(it, cur)
+	}
+	if it.rev < cur.Rev || (it.rev == cur.Rev && cur.CID == it.rec.CID) {
+		s.putOlder(it, cur)
+		return Stale
+	}
+	s.write(it, cur, it.rev, it.at)
+	return Applied
+}
+
+// putSame meets a record that is there with the same content: the revision
+// moves on, the time is that of the first sighting, and the first sighting on
+// the live stream notifies.
+func (s *sim) putSame(it *item, cur *recRow) Result {
+	rev := mergeRev(cur.Rev, it.rev)
+	if cur.Rev != "" && marked(cur.Rev) && it.create() && it.at < cur.IndexedAt {
+		s.write(it, cur, rev, it.at)
+		return Applied
+	}
+	if it.notify && quiet(cur.Rev) {
+		s.notifyAgain(it, cur)
+	}
+	if it.kind == derive.Profile && it.rev < cur.Rev {
+		s.putOlder(it, cur)
+	}
+	if rev == cur.Rev {
+		return Stale
+	}
+	next := *cur
+	next.Rev = rev
+	s.recs[it.uri] = &next
+	return Applied
+}
+
+// write stores a version of a record; cur is the one that it replaces.
+func (s *sim) write(it *item, cur *recRow, rev, at string) {
+	r := it.rec
+	if r.IndexedAt != at {
+		moved := *r
+		moved.IndexedAt = at
+		r = &moved
+	}
+	s.recs[it.uri] = &recRow{URI: it.uri, CID: r.CID, DID: r.DID, JSON: r.JSON, IndexedAt: at, Rev: rev}
+	switch {
+	case r.Kind == derive.Post:
+		s.putPost(r, rev, cur != nil, it.notify)
+	case r.Kind.Edge():
+		s.putEdge(r, rev, cur != nil, it.notify, it.at)
+	default:
+		s.putRow(r, cur != nil, it.notify)
+	}
+}
+
+// putRow stores a record of a kind without a key, or without a table.
+func (s *sim) putRow(r *derive.Record, replaced, notify bool) {
+	if !inTable(r) {
+		return
+	}
+	s.setRow(r.Kind, r.URI, r)
+	if r.Kind == derive.Profile && !replaced && notify {
+		s.joined(r)
+	}
+}
+
+func (s *sim) setRow(kind derive.Kind, uri string, r *derive.Record) {
+	if s.rows[kind] == nil {
+		s.rows[kind] = map[string]*derive.Record{}
+	}
+	s.rows[kind][uri] = r
+}
+
+// putOlder meets a version that a newer one has overtaken. It leaves nothing
+// but what would have stayed of it.
+func (s *sim) putOlder(it *item, _ *recRow) {
+	if it.kind == derive.Profile && it.create() && it.notify && it.rec.Profile != nil {
+		s.joined(it.rec)
+	}
+}
+
+// putDead meets a version that was deleted before it arrived.
+func (s *sim) putDead(it *item, tomb tombRow) {
+	r := it.rec
+	own := s.tomb(it.uri)
+	switch {
+	case r.Kind == derive.Post:
+		s.touchPost(r)
+		if own.Rev == tomb.Rev && r.Post.ReplyRoot != nil && derive.HostOf(r.Post.ReplyRoot.URI) == r.DID && s.rec(it.uri) == nil {
+			s.buryOpReply(r, own.At)
+		}
+		if own.Rev == tomb.Rev && !own.Was {
+			own.Was = true
+			s.tombs[it.uri] = own
+			s.recheck(it.uri, recheckDescend, "")
+		}
+	case r.Kind.Edge():
+		s.touchEdge(newEdge(r, it.rev))
+	}
+	if s.account(r.DID).DeletedRev < revBase(it.rev) {
+		s.putOlder(it, nil)
+	}
+}
+
+// remove applies a delete.
+func (s *sim) remove(it *item) Result {
+	tomb := s.tombOf(it.uri)
+	cur := s.rec(it.uri)
+	if it.rev <= tomb.Rev && cur == nil {
+		return Stale
+	}
+	own := s.tomb(it.uri)
+	stale := cur != nil && cur.Rev > it.rev
+	if it.rev > own.Rev {
+		s.tombs[it.uri] = tombRow{Rev: it.rev, At: it.at, Was: own.Was || (cur != nil && !stale)}
+		if it.kind == derive.Post {
+			s.recheck(it.uri, recheckGone, it.rev)
+		}
+	}
+	if stale || cur == nil {
+		return Stale
+	}
+	s.erase(cur, it.kind, it.at, it.notify)
+	return Applied
+}
+
+// erase takes a record out of every table.
+func (s *sim) erase(cur *recRow, kind derive.Kind, at string, notify bool) {
+	s.recs[cur.URI] = nil
+	switch {
+	case kind == derive.Post:
+		s.removePost(cur.URI, at)
+	case kind.Edge():
+		s.removeEdge(kind, cur.URI, at, notify)
+	case rowTables[kind].name != "":
+		s.setRow(kind, cur.URI, nil)
+	}
+}
+
+func (s *sim) recheck(uri string, what int16, rev string) {
+	s.rechecks[recheckRow{URI: uri, What: what, Rev: rev}] = struct{}{}
+}
+
+func (s *sim) count(kind countKind, key string, n int) {
+	if key != "" {
+		s.deltas[countKey{kind, key}] += n
+	}
+}
+
+// wake rechecks the posts that wait for a key.
+func (s *sim) wake(key string, what int16) {
+	uris, _ := s.c.waits.get(key)
+	for _, uri := range uris {
+		s.recheck(uri, what, "")
+	}
+	for w := range s.waits {
+		if w[0] == key {
+			s.recheck(w[1], what, "")
+		}
+	}
+}
+
+func (s *sim) wait(key, uri string) { s.waits[[2]string{key, uri}] = struct{}{} }
+
+// The views: what differs, else what was read.
+
+func (s *sim) rec(uri string) *recRow {
+	if r, ok := s.recs[uri]; ok {
+		return r
+	}
+	r, _ := s.c.recs.get(uri)
+	return r
+}
+
+func (s *sim) ref(uri string) *refRow {
+	if r, ok := s.recs[uri]; ok {
+		if r == nil {
+			return nil
+		}
+		if r.JSON != "" {
+			return &refRow{JSON: r.JSON, IndexedAt: r.IndexedAt, Rev: r.Rev}
+		}
+	}
+	r, _ := s.c.refs.get(uri)
+	return r
+}
+
+func (s *sim) tomb(uri string) tombRow {
+	if t, ok := s.tombs[uri]; ok {
+		return t
+	}
+	t, _ := s.c.tombs.get(uri)
+	return t
+}
+
+func (s *sim) account(did string) accountRow {
+	if a, ok := s.accounts[did]; ok {
+		return a
+	}
+	a, _ := s.c.accounts.get(did)
+	return a
+}
+
+// tombOf is the newest deletion of a record or of its account.
+func (s *sim) tombOf(uri string) tombRow {
+	t := s.tomb(uri)
+	if a := s.account(derive.HostOf(uri)); a.DeletedRev > t.Rev {
+		return tombRow{Rev: a.DeletedRev, At: a.DeletedAt, Was: true}
+	}
+	return t
+}
+
+func (s *sim) post(uri string) *postRow {
+	if p, ok := s.posts[uri]; ok {
+		return p
+	}
+	p, _ := s.c.posts.get(uri)
+	return p
+}
+
+// ancestor is a post on the way up from a reply; the whole way is read at once.
+func (s *sim) ancestor(uri string) *postRow {
+	if p, ok := s.posts[uri]; ok {
+		return p
+	}
+	if p, ok := s.c.posts.have[uri]; ok {
+		return p
+	}
+	if _, known := s.c.posts.loaded[uri]; !known {
+		s.c.chains.get(uri)
+	}
+	return nil
+}

@@ -1,0 +1,159 @@
+package store
+
+import "sluice/services/indexer/internal/derive"
+
+// putPost stores a post; with replaced, in the place of an older version.
+func (s *sim) putPost(r *derive.Record, rev string, replaced, notify bool) {
+	var old *postRow
+	if replaced {
+		old = s.post(r.URI)
+	}
+	p := &postRow{
+		URI: r.URI, CID: r.CID, Creator: r.DID, SortAt: r.SortAt(), Stamp: stamp(rev, r.SortAt()), Full: r,
+	}
+	if ref := r.Post.ReplyRoot; ref != nil {
+		p.ReplyRoot, p.ReplyParent = ref.URI, r.Post.ReplyParent.URI
+	}
+	p.HasThreadGate, p.HasPostGate = s.gateFlag(r.URI, derive.ThreadGate, p.Stamp), s.gateFlag(r.URI, derive.PostGate, p.Stamp)
+	if old != nil {
+		if p.HasThreadGate == nil {
+			p.HasThreadGate = old.HasThreadGate
+		}
+		if p.HasPostGate == nil {
+			p.HasPostGate = old.HasPostGate
+		}
+		s.clearPost(old)
+	}
+	s.posts[r.URI] = p
+	s.judge(p)
+	s.feeds[r.URI] = &feedRow{URI: r.URI, CID: r.CID, Type: "post", PostURI: r.URI, Originator: r.DID, SortAt: p.SortAt}
+	s.countPost(p, 1)
+	s.putQuote(p)
+	if p.opReply() {
+		s.opThread[p.ReplyRoot+" "+p.URI] = &opThreadRow{Root: p.ReplyRoot, Parent: p.ReplyParent, URI: p.URI}
+	}
+	if old != nil {
+		s.retract(r.URI)
+		if old.opReply() && old.ReplyRoot != p.ReplyRoot {
+			s.opThread[old.ReplyRoot+" "+p.URI] = &opThreadRow{Root: old.ReplyRoot, Parent: old.ReplyParent, URI: p.URI, DeletedAt: &r.IndexedAt}
+		}
+	}
+	if notify {
+		s.notifyPost(p)
+	}
+	if old == nil {
+		s.postArrived(p)
+	}
+}
+
+// gateFlag is true for a post with a gate, false for one whose gate has been
+// deleted since the post was made, nil for one without.
+func (s *sim) gateFlag(uri string, kind derive.Kind, at string) *bool {
+	if s.holder(kind, derive.Key(kind, derive.HostOf(uri), uri)) != nil {
+		on := true
+		return &on
+	}
+	if t := s.tomb(derive.GateURI(uri, kind)); t.Rev > at {
+		off := false
+		return &off
+	}
+	return nil
+}
+
+// postArrived tells what waits for a post.
+func (s *sim) postArrived(p *postRow) {
+	_, waiting := s.c.children.get(p.URI)
+	for _, other := range s.posts {
+		waiting = waiting || (other != nil && other.ReplyParent == p.URI)
+	}
+	if waiting {
+		s.recheck(p.URI, recheckDescend, "")
+	}
+	s.wake("p:"+p.URI, recheckGate)
+}
+
+// removePost takes a deleted post out.
+func (s *sim) removePost(uri, at string) {
+	old := s.post(uri)
+	s.retract(uri)
+	if old == nil {
+		return
+	}
+	s.clearPost(old)
+	s.posts[uri] = nil
+	s.feeds[uri] = nil
+	if old.opReply() && at != "" {
+		s.opThread[old.ReplyRoot+" "+uri] = &opThreadRow{Root: old.ReplyRoot, Parent: old.ReplyParent, URI: uri, DeletedAt: &at}
+	}
+}
+
+// clearPost undoes what a version of a post has counted and quoted.
+func (s *sim) clearPost(old *postRow) {
+	s.countPost(old, -1)
+	if q := s.quote(old.URI); q != nil {
+		s.quotes[old.URI] = nil
+		s.count(countQuotes, q.Subject, -1)
+	}
+}
+
+func (s *sim) quote(uri string) *quoteRow {
+	if q, ok := s.quotes[uri]; ok {
+		return q
+	}
+	q, _ := s.c.quotes.get(uri)
+	return q
+}
+
+// countPost counts a post for its author and, unless the thread gate forbids
+// it, for the post that it replies to.
+func (s *sim) countPost(p *postRow, n int) {
+	s.count(countPosts, p.Creator, n)
+	if p.ReplyParent == "" {
+		return
+	}
+	if p.violates() {
+		n = 0
+	}
+	s.count(countReplies, p.ReplyParent, n)
+}
+
+func (s *sim) putQuote(p *postRow) {
+	subject, cid, ok := p.Full.Post.Quotes()
+	if !ok {
+		return
+	}
+	if s.tombOf(subject).Rev > p.Stamp {
+		s.count(countQuotes, subject, 0)
+		return
+	}
+	s.quotes[p.URI] = &quoteRow{
+		URI: p.URI, CID: p.CID, Subject: subject, SubjectCID: cid, CreatedAt: p.Full.CreatedAt, IndexedAt: p.Full.IndexedAt,
+	}
+	s.count(countQuotes, subject, 1)
+}
+
+// touchPost leaves the counters that a post which came after its deletion
+// would have made.
+func (s *sim) touchPost(r *derive.Record) {
+	s.count(countPosts, r.DID, 0)
+	if ref := r.Post.ReplyParent; ref != nil {
+		s.count(countReplies, ref.URI, 0)
+	}
+	if subject, _, ok := r.Post.Quotes(); ok {
+		s.count(countQuotes, subject, 0)
+	}
+}
+
+// buryOpReply keeps the place of a reply in its author's thread although the
+// reply came after its deletion.
+func (s *sim) buryOpReply(r *derive.Record, at string) {
+	root := r.Post.ReplyRoot.URI
+	key := root + " " + r.URI
+	if _, ok := s.opThread[key]; ok {
+		return
+	}
+	if _, ok := s.c.opThread.get(key); ok {
+		return
+	}
+	s.opThread[key] = &opThreadRow{Root: root, Parent: r.Post.ReplyParent.URI, URI: r.URI, DeletedAt: &at}
+}
