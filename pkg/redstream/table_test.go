@@ -3,6 +3,7 @@ package redstream_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -53,4 +54,24 @@ func TestTableKeepsAndForgetsWithinItsBound(t *testing.T) {
 	last, err := table.Get(t.Context(), names[len(names)-1:])
 	require.NoError(t, err)
 	require.Equal(t, []string{"v"}, last, "what was stored last is there")
+}
+
+func TestCacheForgetsWhatIsOld(t *testing.T) {
+	t.Parallel()
+	url, prefix := testkit.Redis(t)
+	c, err := redstream.Open(t.Context(), redstream.Config{URL: url, KeyPrefix: prefix}, nil, nil)
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	cache := c.NewCache("identity", 100_000)
+	require.NoError(t, cache.Set(t.Context(), "a", []byte("one two"), time.Hour))
+	require.NoError(t, cache.Set(t.Context(), "b", []byte("x"), -time.Hour))
+	got, found, err := cache.Get(t.Context(), "a")
+	require.NoError(t, err)
+	require.True(t, found)
+	require.Equal(t, "one two", string(got))
+	for _, name := range []string{"b", "c"} {
+		_, found, err = cache.Get(t.Context(), name)
+		require.NoError(t, err)
+		require.False(t, found)
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"sluice/pkg/event"
 	"sluice/pkg/fault"
 	"sluice/pkg/redstream"
+	"sluice/services/ingester/internal/pressure"
 )
 
 const (
@@ -92,7 +93,9 @@ type Deps struct {
 	Cursors Cursors
 	Gate    Gate
 	Revs    Revs
-	Encode  Encode
+	// Pressure measures the waits for the stream; nil: nobody does.
+	Pressure *pressure.Stream
+	Encode   Encode
 	// Trusted asks configured relays, Guarded hosts that came over the network.
 	Trusted, Guarded Doer
 	Log              *slog.Logger

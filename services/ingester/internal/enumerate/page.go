@@ -15,7 +15,7 @@ import (
 // page. Durable after each page: its jobs and its cursor, together.
 func (w *walk) pagesFrom(ctx context.Context, saved string) (end bool, err error) {
 	for {
-		if err := w.deps.Gate.Wait(ctx); err != nil {
+		if err := w.wait(ctx); err != nil {
 			return false, err
 		}
 		from := saved
@@ -46,6 +46,11 @@ func (w *walk) pagesFrom(ctx context.Context, saved string) (end bool, err error
 		}
 		saved = next
 	}
+}
+
+func (w *walk) wait(ctx context.Context) error {
+	defer w.deps.Pressure.Begin()()
+	return w.deps.Gate.Wait(ctx)
 }
 
 // fetch asks for one page until it is answered, halving the limit each time.
@@ -106,6 +111,7 @@ func (w *walk) save(ctx context.Context, saved, next string, p page) error {
 		}
 	}
 	crash.Point(crash.AfterPageBeforeCursor)
+	defer w.deps.Pressure.Begin()()
 	added, err := w.deps.Jobs.AppendCAS(ctx, w.key, saved, next, items)
 	if err != nil {
 		return fmt.Errorf("append page of %s: %w", w.target.name, err)

@@ -16,6 +16,9 @@ type Subscription struct {
 	// Frame takes each message in order and owns it. It may block; the socket
 	// is not read meanwhile. Its error ends the connection.
 	Frame func(ctx context.Context, raw []byte) error
+	// Idle, if set, is called from the goroutine of Frame when the socket has
+	// nothing more to give at the moment.
+	Idle func()
 }
 
 // Subscribe follows a stream, connecting again for as long as it takes, until

@@ -91,18 +91,18 @@ type Config struct {
 
 // Deps are the parts a Pipeline works with.
 type Deps struct {
-	Stream      Stream
-	Cursors     Cursors
-	Gate        Gate
-	Dead        feed.LetterBox
-	Keys        Keys
-	Subscribe   feed.Subscribe
-	Pressure    *pressure.Stream
-	Written     *obs.Stage
-	Log         *slog.Logger
-	Registry    prometheus.Registerer
-	Errors      prometheus.Counter
-	Connections prometheus.Gauge
+	Stream    Stream
+	Cursors   Cursors
+	Gate      Gate
+	Dead      feed.LetterBox
+	Keys      Keys
+	Subscribe feed.Subscribe
+	Pressure  *pressure.Stream
+	Written   *obs.Stage
+	Log       *slog.Logger
+	Registry  prometheus.Registerer
+	// Errors is shared with other parts of the service.
+	Errors prometheus.Counter
 }
 
 // Pipeline follows the labelers.

@@ -14,6 +14,12 @@ type metrics struct {
 	drops, parked              *prometheus.CounterVec
 }
 
+// ExportIdle registers the metrics of a Pipeline that does not run in this
+// process, so that they are there in every mode.
+func ExportIdle(reg prometheus.Registerer) {
+	newMetrics(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: "unused"}))
+}
+
 func newMetrics(reg prometheus.Registerer, errs prometheus.Counter) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})

@@ -21,7 +21,7 @@ type metrics struct {
 	events, creates, updates, deletes prometheus.Counter
 	filtered, streamed                prometheus.Counter
 	errors                            prometheus.Counter
-	connections, inMemory             prometheus.Gauge
+	inMemory                          prometheus.Gauge
 	frames                            *prometheus.CounterVec
 	drops                             *prometheus.CounterVec
 	noticed                           *prometheus.CounterVec
@@ -55,9 +55,15 @@ func counters(name, help, label string, values ...string) *prometheus.CounterVec
 	return v
 }
 
-func newMetrics(reg prometheus.Registerer, errs prometheus.Counter, connections prometheus.Gauge) *metrics {
+// ExportIdle registers the metrics of a Pipeline that does not run in this
+// process, so that they are there in every mode.
+func ExportIdle(reg prometheus.Registerer) {
+	newMetrics(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: "unused"}))
+}
+
+func newMetrics(reg prometheus.Registerer, errs prometheus.Counter) *metrics {
 	m := &metrics{
-		errors: errs, connections: connections,
+		errors:   errs,
 		events:   counter("ingester_firehose_events_total", "Frames read from all relays. Flat: no relay sends, see ingester_websocket_connections and ingester_backpressure_active."),
 		creates:  counter("ingester_firehose_create_events_total", "Kept create operations written to the stream."),
 		updates:  counter("ingester_firehose_update_events_total", "Kept update operations written to the stream."),

@@ -145,9 +145,8 @@ type Deps struct {
 	Written  *obs.Stage
 	Log      *slog.Logger
 	Registry prometheus.Registerer
-	// Errors and Connections are shared with other parts of the service.
-	Errors      prometheus.Counter
-	Connections prometheus.Gauge
+	// Errors is shared with other parts of the service.
+	Errors prometheus.Counter
 }
 
 // Pipeline follows the relays.
@@ -164,7 +163,7 @@ func New(cfg Config, deps Deps) (*Pipeline, error) {
 	cfg.defaults()
 	p := &Pipeline{
 		cfg: cfg, deps: deps, log: deps.Log.With(slog.String("component", "repos")),
-		metrics: newMetrics(deps.Registry, deps.Errors, deps.Connections),
+		metrics: newMetrics(deps.Registry, deps.Errors),
 	}
 	var err error
 	if p.relays, err = feed.ParseHosts(cfg.Relays); err != nil {
@@ -239,7 +238,7 @@ func (p *Pipeline) newSession(resume map[string]int64) *session {
 	for i, r := range p.relays {
 		s.relays = append(s.relays, &relay{
 			p: s, index: i, host: r,
-			slots: make(chan *slot, p.cfg.Window), budget: semaphore.NewWeighted(p.cfg.WindowBytes),
+			slots: make(chan *slot, p.cfg.Window), idled: make(chan struct{}, 1), budget: semaphore.NewWeighted(p.cfg.WindowBytes),
 		})
 	}
 	return s

@@ -29,6 +29,10 @@ type relay struct {
 
 	slots  chan *slot
 	budget *semaphore.Weighted // bytes of unfinished frames
+	// idle is true while the socket has nothing to give; idled wakes the writer
+	// when it becomes so.
+	idle  atomic.Bool
+	idled chan struct{}
 	// saved is the cursor in Redis, as far as this process has moved it.
 	saved atomic.Int64
 	// replaying: the relay sends again what it sent before, by our wish.
@@ -132,6 +136,7 @@ func (r *relay) cursor() (seq int64, ok bool) {
 // here on. An error other than that of ctx ends the connection.
 func (r *relay) read(ctx context.Context, raw []byte) error {
 	r.p.metrics.events.Inc()
+	r.idle.Store(false)
 	s := &slot{relay: r, bytes: min(int64(len(raw)), r.p.cfg.WindowBytes), at: time.Now(), done: make(chan struct{})}
 	f, err := r.parse(ctx, raw)
 	if f == nil {
@@ -151,6 +156,16 @@ func (r *relay) read(ctx context.Context, raw []byte) error {
 		return nil
 	}
 	return r.enqueue(ctx, s, f)
+}
+
+// quiet is told that the socket has nothing more to give: what was read goes
+// to the stream without waiting for more.
+func (r *relay) quiet() {
+	r.idle.Store(true)
+	select {
+	case r.idled <- struct{}{}:
+	default:
+	}
 }
 
 // parse turns a panic of the code that reads hostile input into an error.

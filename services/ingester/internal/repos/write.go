@@ -71,7 +71,7 @@ func (w *writer) collect(ctx context.Context) (*batch, error) {
 	timeout := time.NewTimer(w.p.cfg.BatchTimeout)
 	defer timeout.Stop()
 	for !w.full(b) && !b.slots[len(b.slots)-1].out.rewind {
-		s, more := w.take()
+		s, more := w.take(ctx, timeout.C)
 		if !more {
 			return b, nil
 		}
@@ -102,33 +102,48 @@ func (w *writer) next(ctx context.Context) (*slot, error) {
 	}
 }
 
-// take returns the next slot if one has been read.
-func (w *writer) take() (*slot, bool) {
-	select {
-	case s, open := <-w.relay.slots:
-		return s, open
-	default:
-		return nil, false
+// take returns the next slot, if one comes before the socket has nothing more
+// to give or the batch has to go.
+func (w *writer) take(ctx context.Context, timeout <-chan time.Time) (*slot, bool) {
+	for {
+		select {
+		case s, open := <-w.relay.slots:
+			return s, open
+		default:
+		}
+		if w.relay.idle.Load() && len(w.relay.slots) == 0 {
+			return nil, false
+		}
+		select {
+		case s, open := <-w.relay.slots:
+			return s, open
+		case <-w.relay.idled: // or was, before the last frames: look again
+		case <-timeout:
+			return nil, false
+		case <-ctx.Done():
+			return nil, false
+		}
 	}
 }
 
 // await says whether s is judged before the batch has to go. It has to go at
-// once when nothing has been read after s.
+// once when nothing has been read after s and nothing is to come.
 func (w *writer) await(ctx context.Context, s *slot, timeout <-chan time.Time) bool {
-	if s.judged() {
-		return true
+	for !s.judged() {
+		if w.relay.idle.Load() && len(w.relay.slots) == 0 {
+			return false
+		}
+		select {
+		case <-s.done:
+			return true
+		case <-w.relay.idled:
+		case <-timeout:
+			return false
+		case <-ctx.Done():
+			return false
+		}
 	}
-	if len(w.relay.slots) == 0 {
-		return false
-	}
-	select {
-	case <-s.done:
-		return true
-	case <-timeout:
-		return false
-	case <-ctx.Done():
-		return false
-	}
+	return true
 }
 
 // flush makes a batch durable: first what has to be durable before the cursor
