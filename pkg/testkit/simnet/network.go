@@ -128,14 +128,15 @@ func New(o Options) (*Network, error) {
 	if o.Role != "all" && o.BasePort == 0 {
 		return nil, errors.New("role " + o.Role + " needs a base port: every process must know the addresses of the others")
 	}
+	faults := newFaults()
+	if err := faults.Apply(o.Faults); err != nil {
+		return nil, err
+	}
 	w, err := world.Generate(o.World)
 	if err != nil {
 		return nil, fmt.Errorf("make world: %w", err)
 	}
-	n := &Network{World: w, Faults: newFaults(), opts: o, rate: o.Rate, log: o.Log, done: make(chan struct{})}
-	if err := n.Faults.Apply(o.Faults); err != nil {
-		return nil, err
-	}
+	n := &Network{World: w, Faults: faults, opts: o, rate: o.Rate, log: o.Log, done: make(chan struct{})}
 	if err := n.listen(); err != nil {
 		n.Close()
 		return nil, err

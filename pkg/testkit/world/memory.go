@@ -50,6 +50,9 @@ func (p *planState) shelf(collection string) *[]*Record {
 }
 
 func (g *generator) remember(r *Record) {
+	if r.Invalid {
+		return // nothing refers to it
+	}
 	p := &r.Account.plan
 	if r.RKey == "self" {
 		p.self[r.Collection] = r
