@@ -67,3 +67,19 @@ func (c *Client) Cursors(ctx context.Context, stream string) (map[string]string,
 func globEscape(key string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "]", `\]`).Replace(key)
 }
+
+// Phantoms counts pending ids of a group that lie below the first entry of the
+// stream, so that their entries cannot exist any more, up to a thousand. It
+// changes nothing; SweepPhantoms forgets them.
+func (c *Client) Phantoms(ctx context.Context, stream, group string) (int, error) {
+	to := "+"
+	first, err := c.Range(ctx, stream, "-", "+", 1)
+	if err != nil {
+		return 0, err
+	}
+	if len(first) > 0 {
+		to = "(" + first[0].ID
+	}
+	list, err := c.pending(ctx, c.keys.stream(stream), group, pendingQuery{from: "-", to: to, count: 1000})
+	return len(list), err
+}
