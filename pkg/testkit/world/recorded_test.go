@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,9 +20,20 @@ import (
 	"sluice/pkg/testkit/repo"
 )
 
+// networkMeta is what a recording says of itself. An oddity is how many rows
+// of the reference indexer are known to be odd in some way.
+type networkMeta struct {
+	Oddities map[string]int `json:"oddities"`
+	Missing  []string       `json:"records_not_indexed"`
+}
+
+// beyond are the networks about what the tables are meant to do better: other
+// rows are right there.
+var beyond = map[string]bool{"net_quirks": true, "net_deletion": true, "net_mutes": true, "net_invalid": true}
+
 // TestModelAgreesWithRecordedNetworks takes the frames of real servers through
 // the model and compares it with the rows that the reference indexer made of
-// them, in every network where that indexer is not known to be odd.
+// them.
 func TestModelAgreesWithRecordedNetworks(t *testing.T) {
 	t.Parallel()
 	root := testkit.Shared(t, "fixtures/network")
@@ -33,39 +45,39 @@ func TestModelAgreesWithRecordedNetworks(t *testing.T) {
 			continue
 		}
 		dir := filepath.Join(root, e.Name())
-		var meta struct {
-			Oddities map[string]any `json:"oddities"`
-			Missing  []any          `json:"records_not_indexed"`
-		}
+		var meta networkMeta
 		data, err := os.ReadFile(filepath.Join(dir, "meta.json"))
 		require.NoError(t, err)
 		require.NoError(t, json.Unmarshal(data, &meta))
-		if len(meta.Oddities) > 0 || len(meta.Missing) > 0 {
+		if beyond[e.Name()] {
 			continue
 		}
 		compared++
 		t.Run(e.Name(), func(t *testing.T) {
 			t.Parallel()
-			compareRecorded(t, dir)
+			compareRecorded(t, dir, meta)
 		})
 	}
 	require.Greater(t, compared, 10)
 }
 
-func compareRecorded(t *testing.T, dir string) {
+func compareRecorded(t *testing.T, dir string, meta networkMeta) {
 	t.Helper()
-	w := replayed(t, dir)
+	w := replayed(t, dir, meta.Missing)
 	counts := w.counts()
 	for _, table := range []string{
 		"record", "post", "like", "repost", "follow", "actor_block", "list", "list_item", "list_block", "feed_generator",
 		"starter_pack", "labeler", "thread_gate", "post_gate", "verification", "profile", "quote", "feed_item",
-		"duplicate_record", "op_thread_reply", "post_embed_image", "post_embed_gallery_image", "post_embed_video",
+		"op_thread_reply", "post_embed_image", "post_embed_gallery_image", "post_embed_video",
 		"post_embed_external", "post_embed_record",
 	} {
 		require.Len(t, rows(t, dir, table), int(counts[table]), table)
 	}
+	// The reference keeps the entry of a duplicate that it promoted.
+	require.Len(t, rows(t, dir, "duplicate_record"), int(counts["duplicate_record"])+meta.Oddities["duplicate_of_something_gone"])
 	truth := &Truth{Posts: map[string]PostCounts{}, Actors: map[string]ActorCounts{}, Flags: map[string]PostFlags{}}
 	w.gen.tables.aggregate(truth)
+	stale := 0
 	for _, row := range rows(t, dir, "post_agg") {
 		uri, _ := row["uri"].(string)
 		if w.gen.tables.indexed(uri) == nil {
@@ -73,8 +85,12 @@ func compareRecorded(t *testing.T, dir string) {
 		}
 		got := truth.Posts[uri]
 		want := PostCounts{number(row["likeCount"]), number(row["replyCount"]), number(row["repostCount"]), number(row["quoteCount"])}
-		require.Equal(t, want, got, uri)
+		if want != got {
+			stale++
+			t.Logf("%s: %+v, recorded %+v", uri, got, want)
+		}
 	}
+	require.LessOrEqual(t, stale, meta.Oddities["post_agg_not_recounted"])
 	for _, row := range rows(t, dir, "profile_agg") {
 		did, _ := row["did"].(string)
 		want := ActorCounts{number(row["postsCount"]), number(row["followsCount"]), number(row["followersCount"])}
@@ -112,7 +128,7 @@ func rows(t *testing.T, dir, table string) []map[string]any {
 }
 
 // replayed applies the recorded frames to a model.
-func replayed(t *testing.T, dir string) *World {
+func replayed(t *testing.T, dir string, rejected []string) *World {
 	t.Helper()
 	rec, err := replay.LoadNetwork(dir)
 	require.NoError(t, err)
@@ -128,7 +144,7 @@ func replayed(t *testing.T, dir string) *World {
 			if w.byDID[c.Repo] == nil {
 				w.byDID[c.Repo] = &Account{DID: c.Repo}
 			}
-			applyCommit(t, g.tables, w.byDID[c.Repo], &c)
+			applyCommit(t, g.tables, w.byDID[c.Repo], &c, rejected)
 		case "#account":
 			var m comatproto.SyncSubscribeRepos_Account
 			require.NoError(t, m.UnmarshalCBOR(bytes.NewReader(message)))
@@ -141,7 +157,7 @@ func replayed(t *testing.T, dir string) *World {
 	return w
 }
 
-func applyCommit(t *testing.T, tables *tables, a *Account, c *comatproto.SyncSubscribeRepos_Commit) {
+func applyCommit(t *testing.T, tables *tables, a *Account, c *comatproto.SyncSubscribeRepos_Commit, rejected []string) {
 	t.Helper()
 	_, blocks, err := repo.ReadCAR(c.Blocks)
 	require.NoError(t, err)
@@ -163,6 +179,7 @@ func applyCommit(t *testing.T, tables *tables, a *Account, c *comatproto.SyncSub
 		value, err := atdata.UnmarshalCBOR(r.CBOR)
 		require.NoError(t, err)
 		r.facts = factsOf(collection, value)
+		r.Invalid = slices.Contains(rejected, r.URI)
 		tables.put(r)
 	}
 }
