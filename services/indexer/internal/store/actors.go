@@ -14,8 +14,10 @@ type actorRow struct {
 	Handle    *string
 	IndexedAt string
 	Status    *string
-	// fresh: this batch makes the row. changed: it sets the status.
+	// fresh: this batch makes the row. changed: it sets the status. looked is
+	// the time of the newest look-up that it asks for.
 	fresh, changed bool
+	looked         string
 }
 
 // accountRow is what account events said of an account.
@@ -52,14 +54,14 @@ func (s *sim) see(it *item) {
 	a := s.actor(did)
 	switch {
 	case a == nil:
-		a = &actorRow{IndexedAt: at, fresh: true}
+		a = &actorRow{IndexedAt: at, fresh: true, looked: at}
 		s.actors[did] = a
 	case !force && !due(a, at):
 		s.reviveStatus(did, acct, at)
 		return
 	default:
 		next := *a
-		next.IndexedAt = max(a.IndexedAt, at)
+		next.looked = max(a.IndexedAt, a.looked, at)
 		a = &next
 		s.actors[did] = a
 	}
@@ -71,7 +73,7 @@ func (s *sim) see(it *item) {
 
 // due says whether an event asks for a look at the handle.
 func due(a *actorRow, at string) bool {
-	then, ok := derive.ParseDatetime(a.IndexedAt)
+	then, ok := derive.ParseDatetime(max(a.IndexedAt, a.looked))
 	now, ok2 := derive.ParseDatetime(at)
 	if !ok || !ok2 {
 		return true
@@ -144,4 +146,10 @@ func (s *sim) actor(did string) *actorRow {
 	}
 	a, _ := s.c.actors.get(did)
 	return a
+}
+
+// HandleIsOld says whether an event at a time asks for a new look at a handle
+// that was looked up at another time.
+func HandleIsOld(handle *string, lookedUp, at string) bool {
+	return due(&actorRow{Handle: handle, IndexedAt: lookedUp}, at)
 }
