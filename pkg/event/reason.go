@@ -54,8 +54,9 @@ func Reasons() []Reason {
 	}
 }
 
-// DropError is the error of an input that can never be used. Its class is
-// fault.Permanent wherever this module returns it.
+// DropError is the error of an input that cannot be used, with the reason. Drop
+// and Dropf make it Permanent; who knows that the input may come whole another
+// time wraps it as Transient.
 type DropError struct {
 	Reason Reason
 	Err    error
