@@ -25,8 +25,8 @@ type Options struct {
 	World world.Options
 	// Faults is a list for Faults.Apply; empty: none.
 	Faults string
-	// Relays is how many relays serve the world, each with faults of its own.
-	// Default 1.
+	// Relays is how many relays serve the world, each with faults and sequence
+	// numbers of its own. Default 1.
 	Relays int
 	// Rate of each subscription in frames a second; 0 is as fast as the reader
 	// takes them.
@@ -179,7 +179,7 @@ func (n *Network) listen() error {
 	}
 	n.LabelerHost = "ws://" + labeler
 	for i := range n.opts.Relays {
-		r := newRelay(n)
+		r := newRelay(n, i)
 		n.relays = append(n.relays, r)
 		addr, err := open("relay", 10+i, n.relayMux(r))
 		if err != nil {

@@ -41,6 +41,25 @@ func TestStreamGivesEveryFrameAfterTheCursor(t *testing.T) {
 	require.Equal(t, "#info", kind)
 }
 
+// TestRelaysCountForThemselves: the same frames under other numbers.
+func TestRelaysCountForThemselves(t *testing.T) {
+	t.Parallel()
+	n := start(t, func(o *Options) { o.Relays, o.World.Records = 2, 300 })
+	frames, _ := n.World.Frames(0, 1<<20)
+	last := frames[len(frames)-1].Seq + seqStep
+	got := subscribe(t, n.RelayHosts[1]+"/xrpc/com.atproto.sync.subscribeRepos?cursor=0").drain(func(b []byte) bool {
+		return seqOf(b) == last
+	})
+	require.Len(t, got, len(frames))
+	for i, b := range got {
+		require.Equal(t, frames[i].Seq+seqStep, seqOf(b))
+		require.Equal(t, frames[i].Data, reseq(b, seqOf(b), -seqStep))
+		if frames[i].Kind == world.Commit {
+			require.NoError(t, verify(frames[i].Account, b))
+		}
+	}
+}
+
 func itoa(n int64) string {
 	b, _ := json.Marshal(n)
 	return string(b)

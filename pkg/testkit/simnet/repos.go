@@ -47,7 +47,7 @@ func (n *Network) pdsMux(index int) *http.ServeMux {
 	mux := http.NewServeMux()
 	n.common(mux)
 	here := func(_ *world.Account, s world.State) bool { return s.PDS == index }
-	r := newRelay(n)
+	r := newRelay(n, 0)
 	r.mine = func(a *world.Account) bool { return here(a, n.World.State(a)) }
 	mux.HandleFunc("GET /xrpc/com.atproto.sync.subscribeRepos", r.subscribe)
 	mux.HandleFunc("GET /xrpc/com.atproto.sync.listRepos", func(w http.ResponseWriter, req *http.Request) {

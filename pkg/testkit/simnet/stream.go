@@ -17,6 +17,8 @@ import (
 type relay struct {
 	net    *Network
 	served atomic.Int64
+	// offset is added to the world's sequence numbers.
+	offset int64
 	// mine limits the stream to the accounts of a server; nil: all.
 	mine func(*world.Account) bool
 
@@ -24,7 +26,9 @@ type relay struct {
 	verdict map[int64]string // what has become of a frame, by seq, for good
 }
 
-func newRelay(n *Network) *relay { return &relay{net: n, verdict: map[int64]string{}} }
+func newRelay(n *Network, index int) *relay {
+	return &relay{net: n, offset: int64(index) * seqStep, verdict: map[int64]string{}}
+}
 
 func (r *relay) subscribe(w http.ResponseWriter, req *http.Request) {
 	cursor, given, err := cursorOf(req)
@@ -40,12 +44,15 @@ func (r *relay) subscribe(w http.ResponseWriter, req *http.Request) {
 	first, last := r.net.World.Seqs()
 	index := r.net.World.Len()
 	if given {
+		if cursor != 0 {
+			cursor -= r.offset
+		}
 		if cursor > last {
 			_ = s.send(opBinary, repo.ErrorFrame("FutureCursor", "Cursor in the future."))
 			s.bye()
 			return
 		}
-		if cursor > 0 && cursor < first-1 {
+		if cursor != 0 && cursor < first-1 {
 			r.info(s)
 		}
 		index = r.net.World.After(cursor)
@@ -108,10 +115,9 @@ func (r *relay) sendAll(s *socket, frames []world.Frame, pace *pacer) bool {
 		}
 		if troubled || r.spoiled() {
 			if i+1 < len(frames) && r.late(f, &frames[i+1]) {
-				if s.send(opBinary, frames[i+1].Data) != nil || s.send(opBinary, f.Data) != nil {
+				if !r.plain(s, &frames[i+1]) || !r.plain(s, f) {
 					return false
 				}
-				r.served.Add(2)
 				i++
 				continue
 			}
@@ -120,12 +126,17 @@ func (r *relay) sendAll(s *socket, frames []world.Frame, pace *pacer) bool {
 			}
 			continue
 		}
-		if s.send(opBinary, f.Data) != nil {
+		if !r.plain(s, f) {
 			return false
 		}
-		r.served.Add(1)
 	}
 	return true
+}
+
+// plain sends a frame as it is.
+func (r *relay) plain(s *socket, f *world.Frame) bool {
+	r.served.Add(1)
+	return s.send(opBinary, reseq(f.Data, f.Seq, r.offset)) == nil
 }
 
 func (r *relay) spoiled() bool {
@@ -181,6 +192,7 @@ func (r *relay) sendTroubled(s *socket, f *world.Frame) bool {
 			data = spoiled
 		}
 	}
+	data = reseq(data, f.Seq, r.offset)
 	r.served.Add(1)
 	if fs.fire(FaultSlow, "") {
 		return s.drip(data, 20, r.net.opts.SlowPause) == nil
