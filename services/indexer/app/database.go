@@ -1,0 +1,80 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"time"
+
+	"sluice/pkg/fault"
+	"sluice/pkg/pg"
+	"sluice/pkg/proc"
+	"sluice/services/indexer/internal/store"
+)
+
+// pool is the configuration of the connections of the indexer.
+func (c Config) pool(log *slog.Logger) pg.Config {
+	return pg.Config{
+		URL: c.DatabaseURL, Schema: c.DatabaseSchema, AppName: "sluice-indexer",
+		MaxConns: c.PoolMax, MinIdle: c.PoolMin, Pooler: c.Pooler,
+		StatementTimeout: min(30*time.Second, c.ClaimIdle), Log: log,
+	}
+}
+
+// Migrate is the command that brings the database up to date, or says what
+// that would take.
+func Migrate(ctx context.Context, cfg Config, d proc.Deps) error {
+	pool, err := pg.Open(ctx, cfg.pool(d.Log))
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	steps, err := store.Check(ctx, pool, cfg.DatabaseSchema)
+	if err != nil {
+		return err
+	}
+	if cfg.Check {
+		d.Log.InfoContext(ctx, "database checked", "schema", cfg.DatabaseSchema, "missing", len(steps), "steps", strings.Join(steps, "; "))
+		return nil
+	}
+	if err := store.Migrate(ctx, pool, cfg.DatabaseSchema); err != nil {
+		return err
+	}
+	d.Log.InfoContext(ctx, "database migrated", "schema", cfg.DatabaseSchema, "steps", strings.Join(steps, "; "))
+	return nil
+}
+
+// migrate brings the tables up to date, or refuses to start on tables that are
+// not.
+func (a *App) migrate(ctx context.Context, check func(context.Context) ([]string, error), migrate func(context.Context) error) error {
+	if a.cfg.Migrate {
+		return migrate(ctx)
+	}
+	missing, err := check(ctx)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	return fault.Fatalf("DATABASE_SCHEMA=%s is not up to date (%s): run `indexer migrate`, or set INDEXER_MIGRATE=true",
+		a.cfg.DatabaseSchema, strings.Join(missing, "; "))
+}
+
+// fitBatch lowers the batch so that all lanes of all replicas find room in the
+// lock table of PostgreSQL: every transaction holds a lock for each repository
+// in its batch, and beyond the end of the table transactions fail.
+func (a *App) fitBatch(ctx context.Context, capacity int) {
+	total := 0
+	for _, n := range lanes(a.cfg) {
+		total += n
+	}
+	// Half of the table is left to relations and to others.
+	fits := max(capacity/2/(max(total, 1)*a.cfg.Replicas), minBatch)
+	if a.cfg.BatchSize <= fits {
+		return
+	}
+	a.log.WarnContext(ctx, "batches are smaller than asked for: raise max_locks_per_transaction of PostgreSQL",
+		"setting", "INDEXER_BATCH_SIZE", "asked", a.cfg.BatchSize, "used", fits, "lanes", total, "replicas", a.cfg.Replicas, "locks", capacity)
+	a.cfg.BatchSize = fits
+}
+
+// minBatch is the least that the check of the lock table leaves.
+const minBatch = 20

@@ -1,0 +1,41 @@
+package e2e_test
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"sluice/pkg/event"
+)
+
+// Each recorded network, from its frames to its tables.
+func TestRecordedNetworks(t *testing.T) {
+	t.Parallel()
+	for _, name := range networks(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			checkNetwork(t, loadNetwork(t, name), event.JSON)
+		})
+	}
+}
+
+func checkNetwork(t *testing.T, n *network, enc event.Encoding) {
+	t.Helper()
+	s := newSuite(t)
+	srv := n.serve(t)
+	cfg := s.config("one")
+	cfg.ResolveDIDs, cfg.CheckAccounts = true, true
+	cfg.PLCURL, cfg.HandleResolver, cfg.AllowPrivate = srv.URL, srv.URL, []string{"all"}
+	in := s.start(cfg)
+	for _, r := range readRows(t, n.dir+"/before/thread_mute.jsonl") {
+		s.exec("INSERT INTO "+s.table("thread_mute")+` ("rootUri", "mutedByDid", "createdAt") VALUES ($1, $2, $3)`,
+			r["rootUri"], r["mutedByDid"], r["createdAt"])
+	}
+	s.send("firehose_live", enc, n.events...)
+	s.wait(in)
+	want := expectedTables(t, n.dir+"/expected")
+	got := s.rows(slices.Collect(maps.Keys(want))...)
+	for _, d := range compare(want, got) {
+		t.Error(d)
+	}
+}
