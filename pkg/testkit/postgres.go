@@ -56,9 +56,11 @@ func postgresBin(name string) (string, error) {
 	return found[len(found)-1], nil
 }
 
-// credential is the account PostgreSQL runs under: it refuses root.
+// credential is the account PostgreSQL runs under: it refuses root. When the
+// process that started it dies, it shuts down at once, but not without giving
+// its shared memory back.
 func credential(dir string) (*syscall.SysProcAttr, error) {
-	attr := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	attr := &syscall.SysProcAttr{Pdeathsig: syscall.SIGQUIT}
 	if os.Getuid() != 0 {
 		return attr, nil
 	}
@@ -131,7 +133,7 @@ func (s *PostgresServer) Start(settings ...string) error {
 		return err
 	}
 	s.cmd = cmd
-	return s.wait(30 * time.Second)
+	return s.wait(90 * time.Second)
 }
 
 func (s *PostgresServer) wait(limit time.Duration) error {
@@ -182,9 +184,10 @@ var sharedPostgres = sync.OnceValues(func() (string, error) {
 	}
 	s, err := startPostgres(dir, port)
 	if err != nil {
+		_ = os.RemoveAll(dir)
 		return "", err
 	}
-	return s.URL, nil
+	return s.URL, cleanUpAfter(s.cmd, dir)
 })
 
 // Postgres returns the URL of a PostgreSQL shared by the tests of this binary

@@ -124,9 +124,10 @@ var sharedRedis = sync.OnceValues(func() (string, error) {
 	}
 	s, err := startRedis(dir, port)
 	if err != nil {
+		_ = os.RemoveAll(dir)
 		return "", err
 	}
-	return s.URL, nil
+	return s.URL, cleanUpAfter(s.cmd, dir)
 })
 
 // Redis returns the URL of a Redis shared by the tests of this binary, and a
