@@ -100,7 +100,7 @@ func TestBackfillGone(t *testing.T) {
 	private.pds = "http://169.254.169.254"
 	want[private.did] = AddressRefused
 	unknown := "did:plc:zzzzzzzzzzzzzzzzzzzzzzzz"
-	want[unknown] = DIDNotFound
+	want[unknown] = DIDGone
 
 	x := r.start()
 	for did := range want {

@@ -21,8 +21,7 @@ const (
 	RepoTakendown   Reason = "repo_takendown"
 	RepoSuspended   Reason = "repo_suspended"
 	RepoDeactivated Reason = "repo_deactivated"
-	DIDTombstoned   Reason = "did_tombstoned"
-	DIDNotFound     Reason = "did_not_found"
+	DIDGone         Reason = "did_gone"
 	NoPDS           Reason = "no_pds"
 	BadPDS          Reason = "bad_pds"
 	AddressRefused  Reason = "address_refused"
@@ -88,8 +87,7 @@ var rules = map[Reason]rule{
 	RepoTakendown:   {actGone, stageFetch},
 	RepoSuspended:   {actGone, stageFetch},
 	RepoDeactivated: {actGone, stageFetch},
-	DIDTombstoned:   {actGone, stageFetch},
-	DIDNotFound:     {actGone, stageFetch},
+	DIDGone:         {actGone, stageFetch},
 	NoPDS:           {actGone, stageFetch},
 	BadPDS:          {actGone, stageFetch},
 	AddressRefused:  {actGone, stageFetch},

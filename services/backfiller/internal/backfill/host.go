@@ -13,6 +13,10 @@ type HostConfig struct {
 	// ParkInitial and ParkMax bound the time that a host in trouble is left
 	// alone: doubled with each failure. Defaults 1s and 5m.
 	ParkInitial, ParkMax time.Duration
+	// DeferMax bounds the time for which a job is sent away to make room. The
+	// more of a host's jobs are away, the more often each comes back in vain.
+	// Default 10m.
+	DeferMax time.Duration
 	// DeadAfter is how long a host must have failed without one success before
 	// its waiting jobs are charged an attempt without being tried. Default 30m.
 	DeadAfter time.Duration
@@ -30,6 +34,9 @@ func (c HostConfig) withDefaults() HostConfig {
 	}
 	if c.ParkMax <= 0 {
 		c.ParkMax = 5 * time.Minute
+	}
+	if c.DeferMax <= 0 {
+		c.DeferMax = 10 * time.Minute
 	}
 	if c.DeadAfter <= 0 {
 		c.DeadAfter = 30 * time.Minute
@@ -53,6 +60,10 @@ type host struct {
 	since time.Time
 	// paced is the theoretical time of the next request at the configured rate.
 	paced time.Time
+	// pace is the mean time between two answers of late, 0 before the second;
+	// ended is the time of the last.
+	pace  time.Duration
+	ended time.Time
 	// deferred is the due time given to the last job that was sent away to
 	// make room.
 	deferred time.Time
@@ -106,6 +117,31 @@ func (h *host) start(cl class, c HostConfig, now time.Time) *task {
 	}
 	h.paced = h.paced.Add(time.Duration(float64(time.Second) / c.Rate))
 	return t
+}
+
+// end notes that a repository in flight has ended, and whether the host did
+// its part.
+func (h *host) end(answered bool, now time.Time) {
+	h.running = max(h.running-1, 0)
+	if !answered {
+		return
+	}
+	if !h.ended.IsZero() {
+		gap := min(now.Sub(h.ended), maxPace)
+		if h.pace == 0 {
+			h.pace = gap
+		}
+		h.pace += (gap - h.pace) / 16
+	}
+	h.ended = now
+}
+
+// maxPace bounds the time that one job is taken to need.
+const maxPace = time.Second
+
+// step is the time in which the host takes one job.
+func (h *host) step(c HostConfig) time.Duration {
+	return min(max(h.pace, time.Duration(float64(time.Second)/c.Rate)), maxPace)
 }
 
 // succeeded ends a time of trouble and lets one more run.

@@ -147,7 +147,7 @@ func hostOf(id atproto.Identity) (string, *Failure) {
 func identityFailure(did string, err error) *Failure {
 	switch reason := atproto.ReasonOf(err); {
 	case reason != "":
-		return failf(DIDNotFound, "%w", err)
+		return failf(DIDGone, "%w", err)
 	case strings.HasPrefix(did, "did:plc:"):
 		return nil
 	}

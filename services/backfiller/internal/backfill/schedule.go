@@ -2,6 +2,7 @@ package backfill
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -100,15 +101,20 @@ func (s *scheduler) overflow(h *host, now time.Time) (time.Time, bool) {
 	if !crowded && !parked {
 		return time.Time{}, false
 	}
-	step := time.Duration(float64(time.Second) / s.cfg.Rate)
+	step := h.step(s.cfg)
 	if h.deferred.Before(now) {
-		h.deferred = now.Add(max(time.Duration(queued)*step, 5*time.Second))
+		// A little before the queue will be empty.
+		h.deferred = now.Add(max(time.Duration(queued)*step*3/4, time.Second))
 	}
 	if h.deferred.Before(h.parked) {
 		h.deferred = h.parked
 	}
-	h.deferred = h.deferred.Add(step)
-	return h.deferred, true
+	if h.deferred.Sub(now) < s.cfg.DeferMax {
+		h.deferred = h.deferred.Add(step)
+		return h.deferred, true
+	}
+	// Too many are away to give each a time of its own: spread them.
+	return now.Add(s.cfg.DeferMax/2 + rand.N(s.cfg.DeferMax)), true
 }
 
 func (s *scheduler) host(name string, now time.Time) *host {
@@ -266,7 +272,7 @@ func (s *scheduler) done(t *task, r result) (same, dead []*task) {
 	defer s.mu.Unlock()
 	now := s.now()
 	h := s.host(t.pds, now)
-	h.running = max(h.running-1, 0)
+	h.end(r.answered, now)
 	s.running--
 	switch {
 	case r.trouble:

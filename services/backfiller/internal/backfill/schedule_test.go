@@ -138,7 +138,7 @@ func TestSchedulerRate(t *testing.T) {
 func TestSchedulerSendsAwayWhatCrowds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := newScheduler(HostConfig{Concurrency: 2, Rate: 10}, 100)
+		s := newScheduler(HostConfig{Concurrency: 2, Rate: 10, DeferMax: time.Minute}, 100)
 		var due []time.Time
 		for i := range 300 {
 			if v := s.add(testTask(i, "giant", bulk)); !v.accepted {
@@ -151,6 +151,11 @@ func TestSchedulerSendsAwayWhatCrowds(t *testing.T) {
 		}
 		require.InDelta(t, 25, due[249].Sub(due[0]).Seconds(), 1, "at the pace of the host")
 		require.True(t, s.add(testTask(0, "other", bulk)).accepted)
+		for i := range 5000 {
+			v := s.add(testTask(1000+i, "giant", bulk))
+			require.False(t, v.accepted)
+			require.LessOrEqual(t, time.Until(v.due), 90*time.Second, "nothing is sent away for long")
+		}
 	})
 }
 
