@@ -17,7 +17,7 @@ import (
 func TestSharedServersLeaveNothingBehind(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	require.NoError(t, os.Chmod(dir, 0o755)) //nolint:gosec // PostgreSQL runs under another account
+	require.NoError(t, os.Chmod(dir, 0o755))
 	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755))
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^(TestRedisAnswers|TestPostgresAnswers)$")
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir, testkit.RedisEnv+"=", testkit.PostgresEnv+"=")

@@ -30,18 +30,18 @@ type PostgresServer struct {
 
 // StartPostgres starts a PostgreSQL of its own for a test that restarts or
 // breaks it. Settings are -c arguments, "name=value".
-func StartPostgres(t testing.TB, settings ...string) *PostgresServer {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "sluice-pg-")
+func StartPostgres(tb testing.TB, settings ...string) *PostgresServer {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "sluice-pg-") //nolint:usetesting // its parent may be closed to PostgreSQL's account
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s, err := startPostgres(dir, FreePort(t), settings...)
+	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s, err := startPostgres(dir, FreePort(tb), settings...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(s.Kill)
+	tb.Cleanup(s.Kill)
 	return s
 }
 
@@ -193,14 +193,14 @@ var sharedPostgres = sync.OnceValues(func() (string, error) {
 // Postgres returns the URL of a PostgreSQL shared by the tests of this binary
 // and the name of a schema of this test alone, not yet created. The schema,
 // and a second one named schema+"_sluice", are dropped when the test ends.
-func Postgres(t testing.TB) (url, schema string) {
-	t.Helper()
+func Postgres(tb testing.TB) (url, schema string) {
+	tb.Helper()
 	url, err := sharedPostgres()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	schema = "t" + RandomName()
-	t.Cleanup(func() { dropSchema(url, schema) })
+	tb.Cleanup(func() { dropSchema(url, schema) })
 	return url, schema
 }
 

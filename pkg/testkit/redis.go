@@ -29,13 +29,13 @@ type RedisServer struct {
 // StartRedis starts a redis-server of its own for a test that restarts, fills
 // or breaks it. Extra arguments are appended to its command line. It is
 // stopped when the test ends.
-func StartRedis(t testing.TB, args ...string) *RedisServer {
-	t.Helper()
-	s, err := startRedis(t.TempDir(), FreePort(t), args...)
+func StartRedis(tb testing.TB, args ...string) *RedisServer {
+	tb.Helper()
+	s, err := startRedis(tb.TempDir(), FreePort(tb), args...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(s.Kill)
+	tb.Cleanup(s.Kill)
 	return s
 }
 
@@ -133,14 +133,14 @@ var sharedRedis = sync.OnceValues(func() (string, error) {
 // Redis returns the URL of a Redis shared by the tests of this binary, and a
 // key prefix of this test alone. Keys under the prefix are removed when the
 // test ends.
-func Redis(t testing.TB) (url, prefix string) {
-	t.Helper()
+func Redis(tb testing.TB) (url, prefix string) {
+	tb.Helper()
 	url, err := sharedRedis()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	prefix = "t" + RandomName() + ":"
-	t.Cleanup(func() { dropPrefix(url, prefix) })
+	tb.Cleanup(func() { dropPrefix(url, prefix) })
 	return url, prefix
 }
 

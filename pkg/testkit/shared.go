@@ -12,15 +12,15 @@ const SharedEnv = "SLUICE_SHARED"
 
 // Shared returns the path of a file or folder of the shared fixtures, and skips
 // the test where they are not at hand.
-func Shared(t testing.TB, name string) string {
-	t.Helper()
+func Shared(tb testing.TB, name string) string {
+	tb.Helper()
 	root, ok := sharedRoot()
 	if !ok {
-		t.Skipf("the shared fixtures folder is not at hand (set %s to it)", SharedEnv)
+		tb.Skipf("the shared fixtures folder is not at hand (set %s to it)", SharedEnv)
 	}
 	path := filepath.Join(root, filepath.FromSlash(name))
 	if _, err := os.Stat(path); err != nil {
-		t.Skipf("not in the shared fixtures folder: %s", name)
+		tb.Skipf("not in the shared fixtures folder: %s", name)
 	}
 	return path
 }

@@ -36,8 +36,8 @@ type Server struct {
 }
 
 // Serve serves a recording until the test ends.
-func Serve(t testing.TB, r *Recording) *Server {
-	t.Helper()
+func Serve(tb testing.TB, r *Recording) *Server {
+	tb.Helper()
 	s := &Server{Recording: r, done: make(chan struct{}), docs: map[string][]byte{}, asked: map[string]int{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /xrpc/com.atproto.sync.subscribeRepos", s.subscribe)
@@ -53,7 +53,7 @@ func Serve(t testing.TB, r *Recording) *Server {
 	s.URL = s.http.URL
 	s.RelayHost = "ws" + strings.TrimPrefix(s.URL, "http")
 	s.PLCURL, s.HandleResolverURL = s.URL, s.URL
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		close(s.done)
 		s.http.CloseClientConnections()
 		s.http.Close()
@@ -62,7 +62,7 @@ func Serve(t testing.TB, r *Recording) *Server {
 	for did, id := range r.Identities {
 		doc, err := s.rehost(id.Doc)
 		if err != nil {
-			t.Fatalf("document of %s: %v", did, err)
+			tb.Fatalf("document of %s: %v", did, err)
 		}
 		s.docs[did] = doc
 	}
@@ -135,16 +135,14 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	gone := make(chan struct{})
-	s.owned.Add(1)
-	go func() {
-		defer s.owned.Done()
+	s.owned.Go(func() {
 		defer close(gone)
 		for {
 			if _, _, err := conn.ReadMessage(); err != nil {
 				return
 			}
 		}
-	}()
+	})
 	s.mu.Lock()
 	s.connected++
 	s.mu.Unlock()

@@ -3,6 +3,7 @@ package repo
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 
@@ -60,7 +61,7 @@ func ReadCAR(car []byte) (root cid.Cid, blocks []Block, err error) {
 	}
 	for {
 		section, err := readSection(r)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return root, blocks, nil
 		}
 		if err != nil {

@@ -191,6 +191,7 @@ func (r *Repo) write(rev string, w Write) (Op, error) {
 		r.size++
 	case Delete:
 		r.size--
+	case Update:
 	}
 	if w.Action != Delete {
 		r.records[w.CID] = leaf{w.Record, rev}

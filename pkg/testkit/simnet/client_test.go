@@ -1,7 +1,6 @@
 package simnet
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -9,12 +8,10 @@ import (
 	"testing"
 	"time"
 
-	comatproto "github.com/bluesky-social/indigo/api/atproto"
 	"github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"sluice/pkg/testkit/repo"
 	"sluice/pkg/testkit/world"
 )
 
@@ -35,25 +32,38 @@ func get(t *testing.T, url string, into any) int {
 
 func fetch(t *testing.T, url string) (int, []byte) {
 	t.Helper()
-	res, body, err := tryFetch(url)
-	require.NoError(t, err)
-	return res.StatusCode, body
+	got := tryFetch(url)
+	require.NoError(t, got.err)
+	return got.status, got.body
 }
 
 var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
 
-func tryFetch(url string) (*http.Response, []byte, error) {
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, http.NoBody)
+// answer is what came of a request.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+	err    error
+}
+
+func tryFetch(url string) answer { return fetchSome(url, 32<<20) }
+
+// fetchSome reads at most limit bytes of an answer.
+func fetchSome(url string, limit int64) answer {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
-		return nil, nil, err
+		return answer{err: err}
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return nil, nil, err
+		return answer{err: err}
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, 32<<20))
-	return res, body, err
+	body, err := io.ReadAll(io.LimitReader(res.Body, limit))
+	return answer{res.StatusCode, res.Header, body, err}
 }
 
 // reader is a plain subscriber.
@@ -94,18 +104,6 @@ func (r *reader) drain(until func([]byte) bool) [][]byte {
 			return out
 		}
 	}
-}
-
-func commitOf(data []byte) *comatproto.SyncSubscribeRepos_Commit {
-	kind, message, err := repo.Message(data)
-	if err != nil || kind != "#commit" {
-		return nil
-	}
-	var c comatproto.SyncSubscribeRepos_Commit
-	if c.UnmarshalCBOR(bytes.NewReader(message)) != nil {
-		return nil
-	}
-	return &c
 }
 
 func start(t *testing.T, change func(*Options)) *Network {

@@ -2,6 +2,8 @@ package simnet
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -90,10 +92,8 @@ func OtherFaults() []string {
 }
 
 func defaultEvery(name string) int {
-	for _, s := range StreamFaults() {
-		if s == name {
-			return 40
-		}
+	if slices.Contains(StreamFaults(), name) {
+		return 40
 	}
 	return 3
 }
@@ -162,7 +162,7 @@ func (f *Faults) names() []string {
 // (default once), at each how manieth chance (default 40 for frames, 3 for
 // requests). "all" is every fault once.
 func (f *Faults) Apply(spec string) error {
-	for _, item := range strings.Split(spec, ",") {
+	for item := range strings.SplitSeq(spec, ",") {
 		item = strings.TrimSpace(item)
 		if item == "" {
 			continue
@@ -222,9 +222,7 @@ func (f *Faults) Counts() map[string]int {
 			out[name] = one.fired
 		}
 	}
-	for name, n := range f.extra {
-		out[name] = n
-	}
+	maps.Copy(out, f.extra)
 	return out
 }
 

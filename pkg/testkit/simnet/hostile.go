@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/ipfs/go-cid"
@@ -146,8 +147,8 @@ func deepTree(w http.ResponseWriter, a *world.Account, rev string) {
 	top := blocks[len(blocks)-1].CID
 	root, commit := signedCommit(a, rev, top)
 	out := repo.AppendCARBlock(repo.AppendCARHeader(nil, root), root, commit)
-	for i := len(blocks) - 1; i >= 0; i-- {
-		out = repo.AppendCARBlock(out, blocks[i].CID, blocks[i].Data)
+	for _, block := range slices.Backward(blocks) {
+		out = repo.AppendCARBlock(out, block.CID, block.Data)
 	}
 	_, _ = w.Write(out)
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -112,13 +113,13 @@ type Network struct {
 }
 
 // Start serves a world until the test ends.
-func Start(t testing.TB, o Options) *Network {
-	t.Helper()
+func Start(tb testing.TB, o Options) *Network {
+	tb.Helper()
 	n, err := New(o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(n.Close)
+	tb.Cleanup(n.Close)
 	return n
 }
 
@@ -227,15 +228,15 @@ func (n *Network) Truth() *world.Truth { return n.World.Truth() }
 
 // Env returns the settings of the services for this network.
 func (n *Network) Env() map[string]string {
-	relays := ""
+	var relays strings.Builder
 	for i, r := range n.RelayHosts {
 		if i > 0 {
-			relays += ","
+			relays.WriteString(",")
 		}
-		relays += r
+		relays.WriteString(r)
 	}
 	return map[string]string{
-		"PLC_URL": n.PLCURL, "INGESTER_RELAY_HOSTS": relays, "INGESTER_LABELER_HOSTS": n.LabelerHost,
+		"PLC_URL": n.PLCURL, "INGESTER_RELAY_HOSTS": relays.String(), "INGESTER_LABELER_HOSTS": n.LabelerHost,
 		"HANDLE_RESOLVER_URL": n.HandleResolverURL, "ALLOW_PRIVATE_NETWORK": "127.0.0.0/8",
 	}
 }

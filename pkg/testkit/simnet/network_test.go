@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -187,9 +188,7 @@ func collect(t *testing.T, n *Network, did string, active bool, into map[string]
 	for path, c := range mustMap(t, r) {
 		leaves["at://"+did+"/"+path] = c
 	}
-	for uri, c := range leaves {
-		into[uri] = c
-	}
+	maps.Copy(into, leaves)
 }
 
 func TestControlOverHTTP(t *testing.T) {

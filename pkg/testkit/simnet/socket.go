@@ -45,19 +45,19 @@ func accept(w http.ResponseWriter, r *http.Request, owner *sync.WaitGroup) (*soc
 	conn.SetPingHandler(func(data string) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.write(opPong, []byte(data))
+		if err := s.write(opPong, []byte(data)); err != nil {
+			return err
+		}
 		return s.buf.Flush()
 	})
-	owner.Add(1)
-	go func() {
-		defer owner.Done()
+	owner.Go(func() {
 		defer close(s.closed)
 		for {
 			if _, _, err := conn.ReadMessage(); err != nil {
 				return
 			}
 		}
-	}()
+	})
 	return s, nil
 }
 

@@ -4,9 +4,9 @@ import "sluice/pkg/testkit/repo"
 
 // writeThreadgate puts a gate on r, a post of the open commit or an older one
 // of the same account.
-func (g *generator) writeThreadgate(r *Record) *Record {
+func (g *generator) writeThreadgate(r *Record) {
 	value, f := g.threadgateValue(r.URI)
-	return g.create(Threadgate, r.RKey, value, f)
+	g.create(Threadgate, r.RKey, value, f)
 }
 
 func (g *generator) threadgateValue(post string) (repo.Map, facts) {
@@ -38,7 +38,7 @@ func (g *generator) threadgateValue(post string) (repo.Map, facts) {
 	return value, f
 }
 
-func (g *generator) writePostgate(r *Record) *Record {
+func (g *generator) writePostgate(r *Record) {
 	value := repo.Map{"post": r.URI, "createdAt": g.created()}
 	f := facts{gated: r.URI}
 	if g.rng.IntN(2) == 0 {
@@ -48,7 +48,7 @@ func (g *generator) writePostgate(r *Record) *Record {
 	if quote := g.tables.anyQuote(r.URI); quote != "" {
 		value["detachedEmbeddingUris"] = []any{quote}
 	}
-	return g.create(Postgate, r.RKey, value, f)
+	g.create(Postgate, r.RKey, value, f)
 }
 
 // lateGate puts a gate on an older post, edits one or takes it away, where no

@@ -3,6 +3,7 @@ package world
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -302,9 +303,9 @@ func (g *generator) subject() *Record {
 			return a.plan.posts[g.rng.IntN(n)]
 		}
 	}
-	for i := len(g.posts) - 1; i >= 0; i-- {
-		if g.tables.records[g.posts[i].URI] == g.posts[i] {
-			return g.posts[i]
+	for _, v := range slices.Backward(g.posts) {
+		if g.tables.records[v.URI] == v {
+			return v
 		}
 	}
 	return nil

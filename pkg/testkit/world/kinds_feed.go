@@ -241,14 +241,14 @@ func (g *generator) engage(a *Account, collection string) {
 	g.commit()
 }
 
-func (g *generator) writeEngagement(collection string, r *Record) *Record {
+func (g *generator) writeEngagement(collection string, r *Record) {
 	value := repo.Map{"subject": r.ref(), "createdAt": g.created()}
 	if g.rng.IntN(6) == 0 {
 		if via := g.repostOf(r); via != nil {
 			value["via"] = via.ref()
 		}
 	}
-	return g.create(collection, g.tid(), value, facts{subject: r.URI})
+	g.create(collection, g.tid(), value, facts{subject: r.URI})
 }
 
 // repostOf finds a living repost of a post, if the popular have one.

@@ -1,6 +1,9 @@
 package world
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 func (t *tables) insertPost(r *Record) {
 	row := &postRow{record: r}
@@ -95,10 +98,8 @@ func (t *tables) violatesGate(r *Record) bool {
 	}
 	rules := gate.facts.gate
 	if root := t.indexed(r.facts.root); rules.mention && root != nil {
-		for _, did := range root.facts.mention {
-			if did == r.Account.DID {
-				return false
-			}
+		if slices.Contains(root.facts.mention, r.Account.DID) {
+			return false
 		}
 	}
 	if rules.follower && t.holder(Follow+" "+r.Account.DID+" "+owner) != nil {

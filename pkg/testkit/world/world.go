@@ -2,6 +2,7 @@ package world
 
 import (
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -194,8 +195,6 @@ func (w *World) Stats() map[string]int {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	out := make(map[string]int, len(w.gen.stats))
-	for k, v := range w.gen.stats {
-		out[k] = v
-	}
+	maps.Copy(out, w.gen.stats)
 	return out
 }
