@@ -8,5 +8,5 @@ version=$(version)
 packages=()
 for p in "${PROGRAMS[@]}"; do packages+=("./services/$p"); done
 cd "$ROOT"
-CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$version" -o bin/ "${packages[@]}"
+go build -ldflags "-X main.version=$version" -o bin/ "${packages[@]}"
 say "built ${PROGRAMS[*]} $version"

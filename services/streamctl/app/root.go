@@ -62,7 +62,7 @@ func (t *tool) run(ctx context.Context, args []string) int {
 	case errors.Is(err, errFound):
 		return 2
 	default:
-		_, _ = fmt.Fprintf(t.err, "streamctl: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nstreamctl: "))
+		_, _ = fmt.Fprintf(t.err, "streamctl: %s\n", strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "\n  "))
 		return 1
 	}
 }
