@@ -35,7 +35,25 @@ func checkNetwork(t *testing.T, n *network, enc event.Encoding) {
 	s.wait(in)
 	want := expectedTables(t, n.dir+"/expected")
 	got := s.rows(slices.Collect(maps.Keys(want))...)
-	for _, d := range compare(want, got) {
-		t.Error(d)
+	differences := compare(want, got)
+	x := newExplainer(n, got, differences)
+	reasons := map[string]int{}
+	for _, d := range differences {
+		name := x.why(d)
+		if name == "" {
+			t.Errorf("not intended: %s", d)
+		}
+		reasons[name]++
 	}
+	if len(n.meta.Oddities) == 0 && len(x.lost) == 0 && len(differences) > 0 {
+		t.Errorf("%d differences where there may be none: %v", len(differences), reasons)
+	}
+	t.Logf("%d rows, differences: %v", total(got), reasons)
+}
+
+func total(tables map[string][]row) (n int) {
+	for _, rows := range tables {
+		n += len(rows)
+	}
+	return n
 }

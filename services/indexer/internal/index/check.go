@@ -85,7 +85,7 @@ func (c *checker[T]) do(ctx context.Context, t checkTask[T]) {
 		c.p.log.WarnContext(ctx, "event put back until its account can be checked", "id", t.e.d.ID, "wait", wait.String(), slog.Any("err", err))
 		c.p.consumer.Retry(wait, t.e.d)
 	case yes:
-		if err := c.p.submit(ctx, t.e); err != nil {
+		if err := c.p.submit(ctx, c.p.kind.key(t.e.v), t.e); err != nil {
 			c.p.log.ErrorContext(ctx, "entry not submitted", "id", t.e.d.ID, slog.Any("err", err))
 		}
 	default:

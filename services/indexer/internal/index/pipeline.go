@@ -191,7 +191,11 @@ func (p *Pipeline[T]) handle(ctx context.Context, batch []redstream.Delivery) er
 		if p.checks.takes(e) {
 			continue
 		}
-		if err := p.submit(ctx, e); err != nil {
+		key := p.kind.key(v)
+		if p.cfg.Ordered {
+			key = p.order.lane(key)
+		}
+		if err := p.submit(ctx, key, e); err != nil {
 			p.consumer.Retry(0, batch[i+1:]...)
 			return err
 		}
@@ -203,12 +207,9 @@ func (p *Pipeline[T]) handle(ctx context.Context, batch []redstream.Delivery) er
 	return nil
 }
 
-// submit gives an entry to its lane, or hands it over if there is a stop.
-func (p *Pipeline[T]) submit(ctx context.Context, e entry[T]) error {
-	key := p.kind.key(e.v)
-	if p.cfg.Ordered {
-		key = p.order.lane(key)
-	}
+// submit gives an entry to the lane of key, or hands it over if there is a
+// stop. It is safe for concurrent use.
+func (p *Pipeline[T]) submit(ctx context.Context, key string, e entry[T]) error {
 	p.order.inLanes.Add(1)
 	err := p.lanes.Submit(ctx, key, e)
 	if err == nil {
