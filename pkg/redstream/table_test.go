@@ -75,3 +75,44 @@ func TestCacheForgetsWhatIsOld(t *testing.T) {
 		require.False(t, found)
 	}
 }
+
+func TestAppendNotingIsOneStep(t *testing.T) {
+	t.Parallel()
+	url, prefix := testkit.Redis(t)
+	c, err := redstream.Open(t.Context(), redstream.Config{URL: url, KeyPrefix: prefix}, nil, nil)
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	w, err := c.NewWriter(redstream.WriterConfig{Stream: "s"})
+	require.NoError(t, err)
+	t.Cleanup(w.Close)
+	table := c.NewTable("s", ":state", 100_000)
+	var items []redstream.Item
+	for i := range 2500 { // more than one call carries
+		items = append(items, redstream.Item{Seq: int64(i / 3), Fields: []redstream.Field{{Name: "event", Value: fmt.Sprint(i)}}})
+	}
+	names, values := []string{"did:a", "did:b"}, []string{"1", "2\x00"}
+	added, err := w.AppendSeqNoting(t.Context(), "s:cursor:h", items, 900, table, names, values)
+	require.NoError(t, err)
+	require.Equal(t, 2500, added)
+	added, err = w.AppendSeqNoting(t.Context(), "s:cursor:h", items, 900, table, names, values)
+	require.NoError(t, err)
+	require.Zero(t, added, "a repeat adds nothing")
+	added, err = w.AppendSeqNoting(t.Context(), "s:cursor:h", nil, 901, table, names[:1], []string{"3"})
+	require.NoError(t, err)
+	require.Zero(t, added)
+	got, err := table.Get(t.Context(), names)
+	require.NoError(t, err)
+	require.Equal(t, []string{"3", "2\x00"}, got)
+	n, err := c.Len(t.Context(), "s")
+	require.NoError(t, err)
+	require.EqualValues(t, 2500, n)
+	cursor, _, err := c.Cursor(t.Context(), "s:cursor:h")
+	require.NoError(t, err)
+	require.Equal(t, "901", cursor)
+	require.NoError(t, c.SetCursor(t.Context(), "s:cursor:h", "5"))
+	_, err = w.AppendSeqNoting(t.Context(), "s:cursor:h", nil, 902, table, names[:1], []string{"4"})
+	require.ErrorIs(t, err, redstream.ErrCursorMoved)
+	got, err = table.Get(t.Context(), names[:1])
+	require.NoError(t, err)
+	require.Equal(t, []string{"3"}, got, "nothing is noted when nothing is appended")
+}

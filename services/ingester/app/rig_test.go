@@ -292,3 +292,9 @@ func didOf(uri string) string {
 	did, _, _ := strings.Cut(strings.TrimPrefix(uri, "at://"), "/")
 	return did
 }
+
+func sharedURL(t *testing.T) string {
+	t.Helper()
+	url, _ := testkit.Redis(t)
+	return url
+}

@@ -99,7 +99,7 @@ func newMetrics(reg prometheus.Registerer, errs prometheus.Counter) *metrics {
 			Name: "sluice_ingester_judge_seconds", Help: "Time to verify and convert one frame, with the wait for its identity.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .005, .025, .1, .5, 2.5, 10, 60}, NativeHistogramBucketFactor: 1.1,
 		}),
-		stateErrors: counter("sluice_ingester_state_errors_total", "States of repositories that could not be saved beside the stream. Harmless but for resyncs after a restart."),
+		stateErrors: counter("sluice_ingester_state_errors_total", "Times of the cursor that could not be saved. Harmless, but a gap after a restart may be taken for longer than it was."),
 		lastSeq:     gauge("sluice_ingester_last_seq", "Highest sequence number read, of the relay that sent last."),
 		savedSeq:    gauge("sluice_ingester_saved_seq", "Sequence number of the cursor saved last, of the relay that was written last."),
 	}

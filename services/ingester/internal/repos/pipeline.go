@@ -99,14 +99,14 @@ func (c *Config) defaults() {
 	}
 }
 
-// Stream is the live stream. AppendSeq adds the items above the cursor at key
-// and moves it to upTo, in one atomic step and once however often it is
-// repeated; Append adds all items, perhaps twice if an answer is lost. Both
+// Stream is the live stream. AppendSeqNoting adds the items above the cursor at
+// key, moves it to upTo and stores values in a table, in one atomic step and
+// once however often it is repeated; Append adds all items, perhaps twice if an answer is lost. Both
 // return when the entries are durable, and block while Redis does not take
 // them. redstream.ErrCursorMoved: Redis has lost its tail; after Resume the
 // work goes on from the cursor that is there.
 type Stream interface {
-	AppendSeq(ctx context.Context, key string, items []redstream.Item, upTo int64) (added int, err error)
+	AppendSeqNoting(ctx context.Context, key string, items []redstream.Item, upTo int64, t *redstream.Table, names, values []string) (added int, err error)
 	Append(ctx context.Context, items []redstream.Item) error
 	Resume(key string)
 }
@@ -135,9 +135,9 @@ type Deps struct {
 	Gate      Gate
 	Schedule  Schedule
 	Dead      feed.LetterBox
-	States    Table     // nil: known only as long as the process lives
-	Gaps      Gaps      // nil: gaps are only counted
-	Directory Directory // nil: nothing is refreshed
+	States    *redstream.Table // of the live stream; nil: known only as long as the process lives
+	Gaps      Gaps             // nil: gaps are only counted
+	Directory Directory        // nil: nothing is refreshed
 	Verifier  Verifier
 	Subscribe feed.Subscribe
 	Pressure  *pressure.Stream
@@ -223,7 +223,7 @@ func (p *Pipeline) newSession(resume map[string]int64) *session {
 		dead:    feed.NewDeadLetters(p.deps.Dead, p.cfg.DeadLetters, p.metrics.parked),
 	}
 	s.judge = &judge{
-		states:    newStates(p.deps.States, p.cfg.Memory, len(p.relays)),
+		states:    newStates(p.table(), p.cfg.Memory, len(p.relays)),
 		pending:   s.pending,
 		convert:   &converter{keep: p.cfg.Keep, enc: p.cfg.Encoding, metrics: p.metrics},
 		verifier:  p.deps.Verifier,
@@ -242,6 +242,14 @@ func (p *Pipeline) newSession(resume map[string]int64) *session {
 		})
 	}
 	return s
+}
+
+// table is nil where States is.
+func (p *Pipeline) table() Table {
+	if p.deps.States == nil {
+		return nil
+	}
+	return p.deps.States
 }
 
 // run reads until ctx ends and writes until what was read is durable or the

@@ -37,7 +37,7 @@ type outcome struct {
 	resync bool
 	// dead parks the frame.
 	dead *feed.DeadLetter
-	// state is saved to the Table afterwards; empty: nothing to save.
+	// state is saved in the same step; empty: nothing to save.
 	state string
 	// rewind sets the cursor back to the start instead, and closes durable.
 	rewind  bool

@@ -10,12 +10,11 @@ import (
 	"sluice/pkg/atproto"
 )
 
-// Table keeps what is known of repositories beside the stream, for a bounded
-// number of them; it may forget. Get returns one value for each key, empty
-// where there is none. Both are safe for concurrent use.
+// Table holds what is known of repositories beside the stream, for a bounded
+// number of them; it may forget. Get returns one value for each name, empty
+// where there is none. It is safe for concurrent use.
 type Table interface {
-	Get(ctx context.Context, keys []string) (values []string, err error)
-	Put(ctx context.Context, keys, values []string) error
+	Get(ctx context.Context, names []string) (values []string, err error)
 }
 
 // repoState is the end of the known history of one repository. It belongs to

@@ -152,7 +152,6 @@ func (w *writer) flush(ctx context.Context, b *batch) error {
 	if err := w.durable(ctx, b); err != nil {
 		return err
 	}
-	w.saveStates(ctx, b)
 	w.relay.release(b)
 	w.keepTime(ctx)
 	return nil
@@ -172,29 +171,23 @@ func (w *writer) durable(ctx context.Context, b *batch) error {
 	return w.append(ctx, b)
 }
 
-// saveStates keeps the new end of the repositories in the batch. It is best
-// effort: what is missing looks like a broken chain after a restart, and leads
-// to a fetch too many.
-func (w *writer) saveStates(ctx context.Context, b *batch) {
-	if w.p.deps.States == nil {
-		return
-	}
-	latest := make(map[string]string, len(b.slots))
+// states are the new ends of the repositories in the batch. They are saved in
+// the same step as the entries: a state that is behind would look like a broken
+// chain after a crash, one that is ahead like a commit that is there already.
+func (b *batch) states() (dids, values []string) {
+	latest := make(map[string]int, len(b.slots))
 	for _, s := range b.slots {
-		if s.out.state != "" {
-			latest[s.did] = s.out.state
+		if s.out.state == "" {
+			continue
 		}
+		if i, ok := latest[s.did]; ok {
+			values[i] = s.out.state
+			continue
+		}
+		latest[s.did] = len(dids)
+		dids, values = append(dids, s.did), append(values, s.out.state)
 	}
-	if len(latest) == 0 {
-		return
-	}
-	dids, values := make([]string, 0, len(latest)), make([]string, 0, len(latest))
-	for did, v := range latest {
-		dids, values = append(dids, did), append(values, v)
-	}
-	if err := w.p.deps.States.Put(ctx, dids, values); err != nil {
-		w.p.metrics.stateErrors.Inc()
-	}
+	return dids, values
 }
 
 // keepTime saves the event time of the cursor now and then: the beginning of
@@ -227,7 +220,8 @@ func (w *writer) append(ctx context.Context, b *batch) error {
 		}
 	}
 	if plan.upTo > 0 {
-		if _, err := w.p.deps.Stream.AppendSeq(ctx, w.relay.cursorKey(), plan.items, plan.upTo); err != nil {
+		dids, states := b.states()
+		if _, err := w.p.deps.Stream.AppendSeqNoting(ctx, w.relay.cursorKey(), plan.items, plan.upTo, w.p.deps.States, dids, states); err != nil {
 			return fmt.Errorf("append %d entries of %s: %w", len(plan.items), w.relay.host.Name, err)
 		}
 		w.relay.saved.Store(plan.upTo)
