@@ -67,8 +67,7 @@ else
   set +a
   export INGESTER_FIREHOSE_START=${INGESTER_FIREHOSE_START:-oldest}
   sed -n 's/^\(export \)\?\([A-Z_]*=\)/export \2/p' "$RUN/simnet.env" >>"$RUN/env"
-  say "export SIMNET_URL='http://127.0.0.1:$sim_port'" >>"$RUN/env"
-  oracle=(--oracle "http://127.0.0.1:$sim_port")
+  oracle=(--oracle "$SIMNET_URL")
 fi
 
 step "ingester, $INDEXERS indexers, $BACKFILLERS backfillers"
