@@ -112,7 +112,8 @@ func (s *sim) sweep(cur *recRow, tomb, at string) {
 	rev := tomb
 	if rev != "" {
 		if own := s.tomb(cur.URI); own.Rev < rev {
-			s.tombs[cur.URI] = tombRow{Rev: rev, At: at, Was: true}
+			own.Rev, own.At = rev, at
+			s.tombs[cur.URI] = own
 		}
 	} else {
 		rev = s.account(cur.DID).DeletedRev

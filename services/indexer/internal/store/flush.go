@@ -50,7 +50,7 @@ func (s *sim) flushRecords(w *writes, st *statements) {
 	}
 	var tombs table
 	for uri, t := range s.tombs {
-		tombs.add(&uri, &t.Rev, &t.At, ptr(strconv.FormatBool(t.Was)))
+		tombs.add(&uri, &t.Rev, &t.At, ptr(strconv.FormatBool(t.Was)), &t.Born, &t.Root, &t.Parent)
 	}
 	st.insert(w.tombs, &tombs)
 }

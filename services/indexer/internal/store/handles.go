@@ -29,26 +29,23 @@ func (s *Store) SetHandle(ctx context.Context, did string, handle *string, at st
 }
 
 func (s *Store) setHandle(ctx context.Context, tx pgx.Tx, did string, handle *string, at string) error {
-	var buried bool
-	if err := tx.QueryRow(ctx, s.q.names.Replace(`SELECT EXISTS (SELECT 1 FROM {o}.account WHERE did = $1 AND deleted_at >= $2)`), did, at).Scan(&buried); err != nil {
+	// Swaps of handles meet here, so that they do not deadlock on rows.
+	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "sluice/"+s.cfg.Schema+"/handles"); err != nil {
 		return err
 	}
-	if buried {
-		return nil
+	tag, err := tx.Exec(ctx, s.q.names.Replace(`INSERT INTO {o}.handle_seen AS h (did, at)
+SELECT $1, $2 WHERE NOT EXISTS (SELECT 1 FROM {o}.account WHERE did = $1 AND deleted_at >= $2)
+ON CONFLICT (did) DO UPDATE SET at = EXCLUDED.at WHERE h.at <= EXCLUDED.at`), did, at)
+	if err != nil || tag.RowsAffected() == 0 {
+		return err
 	}
 	if handle != nil {
-		// Swaps of handles meet here, so that they do not deadlock on rows.
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "sluice/"+s.cfg.Schema+"/handles"); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, s.q.names.Replace(`UPDATE {s}.actor SET handle = NULL WHERE handle = $1 AND did <> $2
-AND NOT EXISTS (SELECT 1 FROM {s}.actor a WHERE a.did = $2 AND a."indexedAt" > $3 AND a.handle IS NOT NULL)`), *handle, did, at)
-		if err != nil {
+		if _, err := tx.Exec(ctx, s.q.names.Replace(`UPDATE {s}.actor SET handle = NULL WHERE handle = $1 AND did <> $2`), *handle, did); err != nil {
 			return err
 		}
 	}
-	_, err := tx.Exec(ctx, s.q.names.Replace(`INSERT INTO {s}.actor AS a (did, handle, "indexedAt") VALUES ($1, $2, $3)
-ON CONFLICT (did) DO UPDATE SET handle = EXCLUDED.handle, "indexedAt" = EXCLUDED."indexedAt" WHERE a."indexedAt" <= EXCLUDED."indexedAt"`), did, handle, at)
+	_, err = tx.Exec(ctx, s.q.names.Replace(`INSERT INTO {s}.actor AS a (did, handle, "indexedAt") VALUES ($1, $2, $3)
+ON CONFLICT (did) DO UPDATE SET handle = EXCLUDED.handle, "indexedAt" = EXCLUDED."indexedAt"`), did, handle, at)
 	return err
 }
 

@@ -38,25 +38,47 @@ func (p *postRow) setReply(invalid, violates bool) {
 }
 
 // judgeParent says whether the parent of a reply does not belong to the thread,
-// and whether it is missing. A parent that was deleted after the reply was
-// written belonged.
+// and whether a post is missing to tell. A parent that was deleted after the
+// reply was written counts as it was.
 func (s *sim) judgeParent(p *postRow) (invalid, missing bool) {
+	return s.judgeUp(p, p, 0)
+}
+
+// judgeUp judges a post on the way up from a reply.
+func (s *sim) judgeUp(reply, p *postRow, depth int) (invalid, missing bool) {
 	parent := s.ref(p.ReplyParent)
-	if parent == nil {
-		t := s.tombOf(p.ReplyParent)
-		if t.Was && t.Rev > p.Stamp {
-			return false, false
+	if parent != nil {
+		if row := s.ancestor(p.ReplyParent); row != nil && row.invalid() {
+			if depth > 0 {
+				s.wait("p:"+p.ReplyParent, reply.URI)
+			}
+			return true, false
+		}
+		ref := derive.ParseReference(parent.JSON)
+		return astray(p, ref.IsReply, ref.Root), false
+	}
+	t := s.tombOf(p.ReplyParent)
+	if !t.Was || t.Rev <= p.Stamp {
+		if depth > 0 {
+			s.wait("p:"+p.ReplyParent, reply.URI)
 		}
 		return true, true
 	}
-	if row := s.ancestor(p.ReplyParent); row != nil && row.invalid() {
-		return true, false
+	if t.Parent != "" && depth < maxRounds/2 {
+		up := &postRow{URI: p.ReplyParent, ReplyRoot: t.Root, ReplyParent: t.Parent, Stamp: t.Born}
+		if invalid, missing = s.judgeUp(reply, up, depth+1); invalid {
+			return true, missing
+		}
 	}
-	ref := derive.ParseReference(parent.JSON)
+	return astray(p, t.Parent != "", t.Root), false
+}
+
+// astray says that a parent belongs to another thread than the reply says.
+func astray(p *postRow, parentReplies bool, parentRoot string) bool {
 	if p.ReplyParent == p.ReplyRoot {
-		return ref.IsReply, false
+		return parentReplies
 	}
-	return !ref.IsReply || ref.Root != p.ReplyRoot, false
+	return !parentReplies || parentRoot != p.ReplyRoot
 }
 
 // verdict of a gate.

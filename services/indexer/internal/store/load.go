@@ -27,7 +27,7 @@ func newQueries(schema string) queries {
 		names: n, edgeByURI: map[string]string{}, edgeByKey: map[string]string{},
 		recs:     `SELECT uri, cid, did, "indexedAt", coalesce(rev, '') FROM {s}.record WHERE uri = ANY($1)`,
 		refs:     `SELECT uri, json, "indexedAt", coalesce(rev, '') FROM {s}.record WHERE uri = ANY($1)`,
-		tombs:    `SELECT uri, rev, at, was FROM {o}.tombstone WHERE uri = ANY($1)`,
+		tombs:    `SELECT uri, rev, at, was, born, root, parent FROM {o}.tombstone WHERE uri = ANY($1)`,
 		accounts: `SELECT did, status, status_at, deleted_rev, deleted_at FROM {o}.account WHERE did = ANY($1)`,
 		posts:    postSelect + ` FROM {s}.post p LEFT JOIN {s}.record r ON r.uri = p.uri WHERE p.uri = ANY($1)`,
 		chains: `WITH RECURSIVE up AS (
@@ -84,7 +84,7 @@ func (c *cache) load(q *queries, b *pgx.Batch) {
 	loadRows(b, q.tombs, c.tombs.take(), func(row pgx.CollectableRow) error {
 		var uri string
 		var t tombRow
-		err := row.Scan(&uri, &t.Rev, &t.At, &t.Was)
+		err := row.Scan(&uri, &t.Rev, &t.At, &t.Was, &t.Born, &t.Root, &t.Parent)
 		c.tombs.have[uri] = t
 		return err
 	})

@@ -152,18 +152,30 @@ func (s *sim) postNotifs(p *postRow) (want []notifRow, open bool) {
 	gate, _ := s.gateFor(p.ReplyRoot, derive.ThreadGate, p.Stamp)
 	uri := p.ReplyParent
 	for range chainDepth {
-		a := s.ancestor(uri)
-		if a == nil {
-			t := s.tombOf(uri)
-			return want, t.Rev == "" || t.Rev > p.Stamp
+		up, known, missing := s.up(uri, p.Stamp)
+		if !known {
+			return want, missing
 		}
-		tell(a.Creator, "reply", a.URI)
-		if slices.Contains(gate.Hidden, a.URI) || a.ReplyParent == "" {
+		tell(derive.HostOf(uri), "reply", uri)
+		if slices.Contains(gate.Hidden, uri) || up == "" {
 			return want, false
 		}
-		uri = a.ReplyParent
+		uri = up
 	}
 	return want, false
+}
+
+// up is the parent of an ancestor, also of one that was deleted after the reply
+// at a stamp was written. missing says that the ancestor may still arrive.
+func (s *sim) up(uri, at string) (parent string, known, missing bool) {
+	if a := s.ancestor(uri); a != nil {
+		return a.ReplyParent, true, false
+	}
+	t := s.tombOf(uri)
+	if t.Was && t.Rev > at {
+		return t.Parent, true, false
+	}
+	return "", false, t.Rev == "" || t.Rev > at
 }
 
 // notifyAgain writes the notifications of a record that was known from fetches

@@ -226,6 +226,7 @@ func (s *sim) rejudgeReply(p, next *postRow, what int16) (waiting bool) {
 	}
 	if invalid != p.invalid() {
 		s.recheck(p.URI, recheckDescend, "")
+		s.wake("p:"+p.URI, recheckParent)
 	}
 	return missing || violates
 }

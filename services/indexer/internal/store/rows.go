@@ -10,8 +10,16 @@ type recRow struct {
 // tombRow is the newest deletion of a uri or an account.
 type tombRow struct {
 	Rev, At string
-	// Was: the record is known to have existed.
-	Was bool
+	// Was: the record is known to have existed. Born, Root and Parent are of a
+	// post: its stamp, and what it replied to.
+	Was                bool
+	Born, Root, Parent string
+}
+
+// bury keeps of a post what its replies are judged by.
+func (t tombRow) bury(p *postRow) tombRow {
+	t.Was, t.Born, t.Root, t.Parent = true, p.Stamp, p.ReplyRoot, p.ReplyParent
+	return t
 }
 
 // edgeRow is a row of a kind that is unique by a key.

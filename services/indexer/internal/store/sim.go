@@ -190,9 +190,8 @@ func (s *sim) putDead(it *item, tomb tombRow) {
 		if own.Rev == tomb.Rev && r.Post.ReplyRoot != nil && derive.HostOf(r.Post.ReplyRoot.URI) == r.DID && s.rec(it.uri) == nil {
 			s.buryOpReply(r, own.At)
 		}
-		if own.Rev == tomb.Rev && !own.Was {
-			own.Was = true
-			s.tombs[it.uri] = own
+		if !own.Was {
+			s.tombs[it.uri] = tomb.bury(newPost(r, it.rev))
 			s.recheck(it.uri, recheckDescend, "")
 		}
 	case r.Kind.Edge():
@@ -213,7 +212,8 @@ func (s *sim) remove(it *item) Result {
 	own := s.tomb(it.uri)
 	stale := cur != nil && cur.Rev > it.rev
 	if it.rev > own.Rev {
-		s.tombs[it.uri] = tombRow{Rev: it.rev, At: it.at, Was: own.Was || (cur != nil && !stale)}
+		own.Rev, own.At = it.rev, it.at
+		s.tombs[it.uri] = own
 		if it.kind == derive.Post {
 			s.recheck(it.uri, recheckGone, it.rev)
 		}
@@ -306,7 +306,7 @@ func (s *sim) account(did string) accountRow {
 func (s *sim) tombOf(uri string) tombRow {
 	t := s.tomb(uri)
 	if a := s.account(derive.HostOf(uri)); a.DeletedRev > t.Rev {
-		return tombRow{Rev: a.DeletedRev, At: a.DeletedAt, Was: true}
+		t.Rev, t.At = a.DeletedRev, a.DeletedAt
 	}
 	return t
 }

@@ -8,12 +8,7 @@ func (s *sim) putPost(r *derive.Record, rev string, replaced, notify bool) {
 	if replaced {
 		old = s.post(r.URI)
 	}
-	p := &postRow{
-		URI: r.URI, CID: r.CID, Creator: r.DID, SortAt: r.SortAt(), Stamp: stamp(rev, r.SortAt()), Full: r,
-	}
-	if ref := r.Post.ReplyRoot; ref != nil {
-		p.ReplyRoot, p.ReplyParent = ref.URI, r.Post.ReplyParent.URI
-	}
+	p := newPost(r, rev)
 	p.HasThreadGate, p.HasPostGate = s.gateFlag(r.URI, derive.ThreadGate, p.Stamp), s.gateFlag(r.URI, derive.PostGate, p.Stamp)
 	if old != nil {
 		if p.HasThreadGate == nil {
@@ -41,9 +36,19 @@ func (s *sim) putPost(r *derive.Record, rev string, replaced, notify bool) {
 	if notify {
 		s.notifyPost(p)
 	}
-	if old == nil {
+	if old == nil || old.invalid() != p.invalid() {
 		s.postArrived(p)
 	}
+}
+
+func newPost(r *derive.Record, rev string) *postRow {
+	p := &postRow{
+		URI: r.URI, CID: r.CID, Creator: r.DID, SortAt: r.SortAt(), Stamp: stamp(rev, r.SortAt()), Full: r,
+	}
+	if ref := r.Post.ReplyRoot; ref != nil {
+		p.ReplyRoot, p.ReplyParent = ref.URI, r.Post.ReplyParent.URI
+	}
+	return p
 }
 
 // gateFlag is true for a post with a gate, false for one whose gate has been
@@ -69,7 +74,7 @@ func (s *sim) postArrived(p *postRow) {
 	if waiting {
 		s.recheck(p.URI, recheckDescend, "")
 	}
-	s.wake("p:"+p.URI, recheckGate)
+	s.wake("p:"+p.URI, recheckGate|recheckParent)
 }
 
 // removePost takes a deleted post out.
@@ -82,6 +87,10 @@ func (s *sim) removePost(uri, at string) {
 	s.clearPost(old)
 	s.posts[uri] = nil
 	s.feeds[uri] = nil
+	s.tombs[uri] = s.tombOf(uri).bury(old)
+	if old.invalid() {
+		s.recheck(uri, recheckDescend, "")
+	}
 	if old.opReply() && at != "" {
 		s.opThread[old.ReplyRoot+" "+uri] = &opThreadRow{Root: old.ReplyRoot, Parent: old.ReplyParent, URI: uri, DeletedAt: &at}
 	}

@@ -2,11 +2,15 @@
 -- Revisions are TIDs: their order as bytes is their order in time.
 
 -- The newest deletion of a record. was: the record is known to have existed.
+-- born, root and parent are of a post: what its replies are judged by.
 CREATE TABLE tombstone (
   uri text COLLATE "C" PRIMARY KEY,
   rev text COLLATE "C" NOT NULL,
   at text COLLATE "C" NOT NULL,
-  was boolean NOT NULL
+  was boolean NOT NULL,
+  born text COLLATE "C" NOT NULL,
+  root text NOT NULL,
+  parent text NOT NULL
 );
 
 -- What account events said: the newest status, and the newest deletion.
@@ -55,3 +59,9 @@ CREATE TABLE handle_check (
   PRIMARY KEY (did, at)
 );
 CREATE INDEX handle_check_due_idx ON handle_check (not_before);
+
+-- When the handle of an account was looked up last, in the time of events.
+CREATE TABLE handle_seen (
+  did text COLLATE "C" PRIMARY KEY,
+  at text COLLATE "C" NOT NULL
+);
