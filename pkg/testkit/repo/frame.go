@@ -15,9 +15,12 @@ type marshaler interface{ MarshalCBOR(w io.Writer) error }
 // Frame returns a frame of a subscription: the header of a message of type t
 // ("#commit") and the message.
 func Frame(t string, message marshaler) ([]byte, error) {
-	var buf bytes.Buffer
+	buf := bytes.NewBuffer(make([]byte, 0, 1024))
+	if c, ok := message.(*comatproto.SyncSubscribeRepos_Commit); ok {
+		buf.Grow(len(c.Blocks) + 200*len(c.Ops))
+	}
 	buf.Write(MustEncode(Map{"op": 1, "t": t}))
-	if err := message.MarshalCBOR(&buf); err != nil {
+	if err := message.MarshalCBOR(buf); err != nil {
 		return nil, fmt.Errorf("encode %s: %w", t, err)
 	}
 	return buf.Bytes(), nil

@@ -249,7 +249,7 @@ func TestHostileRepositoriesAreTraps(t *testing.T) {
 		case "endless", "gzip_bomb":
 			require.NoError(t, err)
 			require.Len(t, body, 16<<20, a.Hostile)
-		case "tiny_records", "deep_record", "duplicate_keys":
+		case "tiny_records", "deep_record", "duplicate_keys", "giant":
 			require.NoError(t, err)
 			_, _, err := repo.ReadCAR(body)
 			require.NoError(t, err, a.Hostile)

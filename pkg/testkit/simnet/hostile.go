@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
 
 	"sluice/pkg/testkit/repo"
@@ -54,9 +55,21 @@ func (n *Network) hostile(w http.ResponseWriter, r *http.Request, a *world.Accou
 		_ = repo.Bulk{DID: a.DID, Rev: rev, Key: a.Key, N: n.opts.HostileRecords, Record: func(i int) (string, []byte) {
 			return fmt.Sprintf("com.example.tiny/%09d", i), record
 		}}.Write(w)
+	case "giant":
+		_ = n.giant(a, rev).Write(w)
 	default:
 		n.flawed(w, a, rev)
 	}
+}
+
+// giant is a repository of many different posts.
+func (n *Network) giant(a *world.Account, rev string) repo.Bulk {
+	return repo.Bulk{DID: a.DID, Rev: rev, Key: a.Key, N: n.opts.HostileRecords, Record: func(i int) (string, []byte) {
+		key := syntax.NewTID(1_700_000_000_000_000+int64(i)*1_000_000, 1).String()
+		return world.Post + "/" + key, repo.MustEncode(repo.Map{
+			"$type": world.Post, "text": fmt.Sprintf("post number %d", i), "createdAt": "2025-01-01T00:00:00Z",
+		})
+	}}
 }
 
 func one(a *world.Account, rev string, record []byte) repo.Bulk {

@@ -48,7 +48,7 @@ type Options struct {
 	// RetryAfter is what a 429 asks for. Default 1 s.
 	RetryAfter time.Duration
 	// HostileRecords is the number of records in a repository of the hostile
-	// kind tiny_records. Default 200,000.
+	// kinds tiny_records and giant. Default 200,000.
 	HostileRecords int
 	// Log receives what goes wrong in the network itself. Default: discarded.
 	Log *slog.Logger

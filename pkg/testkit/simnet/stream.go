@@ -147,7 +147,7 @@ func (r *relay) spoiled() bool {
 
 // late decides whether f goes after its successor.
 func (r *relay) late(f, next *world.Frame) bool {
-	return r.mine == nil && f.More && f.Kind == world.Commit && next.Account != f.Account &&
+	return r.expendable(f) && next.Account != f.Account &&
 		r.judged(f.Seq) == "" && r.judged(next.Seq) == "" && r.net.Faults.fire(FaultReorder, "")
 }
 
@@ -157,6 +157,16 @@ func (r *relay) judged(seq int64) string {
 	return r.verdict[seq]
 }
 
+// expendable says whether the truth can be found without this frame: a later
+// commit shows that it is missing, and the repository can be fetched.
+func (r *relay) expendable(f *world.Frame) bool {
+	if r.mine != nil || f.Kind != world.Commit || !f.More {
+		return false
+	}
+	s := r.net.World.State(f.Account)
+	return s.Active() && (!s.Born || r.net.living.Load() == 0)
+}
+
 // fate decides once what becomes of a frame.
 func (r *relay) fate(f *world.Frame) string {
 	r.mu.Lock()
@@ -164,7 +174,7 @@ func (r *relay) fate(f *world.Frame) string {
 	if v, decided := r.verdict[f.Seq]; decided {
 		return v
 	}
-	if f.Kind != world.Commit || !f.More || r.mine != nil {
+	if !r.expendable(f) {
 		return ""
 	}
 	for _, name := range damaging() {

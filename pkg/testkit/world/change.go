@@ -88,7 +88,9 @@ func (g *generator) edit(a *Account) {
 }
 
 func (g *generator) editPost(a *Account, r *Record) {
-	if g.tables.pinnedPosts[r.URI] || g.tables.anyQuote(r.URI) != "" || (r.facts.root != "" && g.tables.gateOf(r.facts.root) != nil) {
+	judged := r.facts.root != "" && g.tables.gateOf(r.facts.root) != nil
+	gone := isPost(r.facts.embed) && g.tables.records[r.facts.embed] == nil
+	if judged || gone || g.tables.pinnedPosts[r.URI] || g.tables.anyQuote(r.URI) != "" {
 		g.post(a)
 		return
 	}

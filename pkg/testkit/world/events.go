@@ -29,9 +29,10 @@ func (g *generator) birth(a *Account) {
 }
 
 // unannounced makes commits that no frame tells of, and then a #sync: a PDS
-// that lost its place does that.
+// that lost its place does that. Not for accounts that may end inactive: their
+// repositories cannot be fetched then.
 func (g *generator) unannounced(a *Account) {
-	if g.opts.NoSync {
+	if g.opts.NoSync || a.state.Born {
 		g.post(a)
 		return
 	}

@@ -22,7 +22,8 @@ type generator struct {
 	rng      *rand.Rand
 	accounts []*Account
 	active   []*Account // may act in the current phase
-	acting   *rand.Zipf // index into active
+	acting   *rand.Zipf // index into the first settled of active
+	settled  int
 	famous   *rand.Zipf // index into fame
 	fame     []*Account // by popularity
 	tables   *tables
@@ -110,6 +111,7 @@ func (g *generator) enter(live bool, start time.Time, span time.Duration, events
 	}
 	if len(g.active) > 0 {
 		g.acting = rand.NewZipf(g.rng, 1.05, 10, uint64(len(g.active)-1))
+		g.settled = len(g.active)
 	}
 	g.micros = max(g.micros, start.UnixMicro())
 	g.step = max(1, span.Microseconds()/int64(events+1))
@@ -266,9 +268,13 @@ func (g *generator) drain() []*job {
 	return out
 }
 
+// actor picks who does the next thing: a few do most, newcomers their part.
 func (g *generator) actor() *Account {
 	for {
 		a := g.active[g.acting.Uint64()]
+		if i := g.rng.IntN(len(g.active)); i >= g.settled {
+			a = g.active[i]
+		}
 		if a.plan.alive && a.state.Status == "" {
 			return a
 		}

@@ -40,7 +40,7 @@ type Options struct {
 	// history the 30 days before that hour. Default 2025-06-01T12:00:00Z.
 	End time.Time
 	// Hostile names accounts whose repositories are traps, one each; see
-	// HostileKinds. They hold no records in the truth.
+	// HostileKinds. The truth tells of no records of theirs, and counts no actor.
 	Hostile []string
 	// NoAccountEvents leaves out moves, deletions, status and handle changes.
 	NoAccountEvents bool
@@ -51,11 +51,14 @@ type Options struct {
 	NoStaleStatus bool
 }
 
-// HostileKinds are the traps that Options.Hostile may name.
+// HostileKinds are the traps that Options.Hostile may name. The last one,
+// giant, is no trap but a good repository of a size that no test would make in
+// memory.
 func HostileKinds() []string {
 	return []string{
 		"endless", "redirect_loop", "deep_mst", "cyclic_mst", "wrong_cid", "duplicate_keys", "gzip_bomb",
 		"missing_block", "truncated_car", "wrong_signature", "tiny_records", "deep_record",
+		"giant",
 	}
 }
 

@@ -23,7 +23,7 @@ type App struct {
 }
 
 // New makes the world and opens its addresses.
-func New(_ context.Context, cfg Config, d proc.Deps) (*App, error) {
+func New(ctx context.Context, cfg Config, d proc.Deps) (*App, error) {
 	o, err := cfg.options()
 	if err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func New(_ context.Context, cfg Config, d proc.Deps) (*App, error) {
 	}
 	first, last := n.World.Seqs()
 	counts := n.World.Counts()
-	a.log.Info("network is up", "plc", n.PLCURL, "relays", n.RelayHosts, "labeler", n.LabelerHost, "pds", n.PDSURLs,
+	a.log.InfoContext(ctx, "network is up", "plc", n.PLCURL, "relays", n.RelayHosts, "labeler", n.LabelerHost, "pds", n.PDSURLs,
 		"control", n.PLCURL+"/_sim/status", "accounts", cfg.Accounts, "records", counts["record"],
 		"frames", n.World.Len(), "first_seq", first, "last_seq", last, "seconds", time.Since(began).Seconds())
 	return a, nil
@@ -77,11 +77,11 @@ func (a *App) writeEnv() error {
 // Run lets things happen for the configured time and serves until ctx ends.
 func (a *App) Run(ctx context.Context) error {
 	defer a.net.Close()
-	if a.cfg.LiveSeconds > 0 {
-		if err := a.net.Live(ctx, a.cfg.LiveRate, a.cfg.LiveSeconds); err != nil {
+	if a.cfg.Live > 0 {
+		if err := a.net.Live(ctx, a.cfg.LiveRate, a.cfg.Live); err != nil {
 			return fmt.Errorf("go on live: %w", err)
 		}
-		a.log.Info("nothing more will happen", "frames", a.net.World.Len())
+		a.log.InfoContext(ctx, "nothing more will happen", "frames", a.net.World.Len())
 	}
 	<-ctx.Done()
 	return nil

@@ -37,10 +37,10 @@ type Config struct {
 
 	Rate   float64 `env:"SIMNET_RATE" default:"0" min:"0" help:"frames a second for each subscription; 0 is as fast as they are read"`
 	Faults string  `env:"SIMNET_FAULTS" help:"faults, as name=times/every: disconnect=3/100,pds_429=2; all is each one once"`
-	// LiveSeconds and LiveRate: what happens after the world that was made ahead.
-	LiveSeconds time.Duration `env:"SIMNET_LIVE_SECONDS" unit:"s" default:"0" min:"0" help:"how long new things keep happening after the start"`
-	LiveRate    float64       `env:"SIMNET_LIVE_RATE" default:"50" min:"0" help:"new events a second in that time"`
-	Clock       string        `env:"SIMNET_CLOCK" default:"fixed" oneof:"fixed,now" help:"the time of the last event made ahead: fixed, so that a run can be repeated byte for byte, or now"`
+	// Live and LiveRate: what happens after the world that was made ahead.
+	Live     time.Duration `env:"SIMNET_LIVE_SECONDS" unit:"s" default:"0" min:"0" help:"how long new things keep happening after the start"`
+	LiveRate float64       `env:"SIMNET_LIVE_RATE" default:"50" min:"0" help:"new events a second in that time"`
+	Clock    string        `env:"SIMNET_CLOCK" default:"fixed" oneof:"fixed,now" help:"the time of the last event made ahead: fixed, so that a run can be repeated byte for byte, or now"`
 
 	// MetricsPort: many networks may run on one machine.
 	MetricsPort int    `env:"METRICS_PORT" default:"0" min:"0" max:"65535" help:"port of /metrics, /healthz, /readyz and /debug/pprof; 0 takes any free port"`
@@ -56,7 +56,7 @@ func (c *Config) Validate() error {
 	if c.Role != "all" && !strings.Contains(c.Listen, ":") {
 		errs = append(errs, fmt.Errorf("SIMNET_ROLE %q needs a port in SIMNET_LISTEN (%q): every process must know the addresses of the others", c.Role, c.Listen))
 	}
-	if c.Role != "all" && c.LiveSeconds > 0 {
+	if c.Role != "all" && c.Live > 0 {
 		errs = append(errs, fmt.Errorf("SIMNET_LIVE_SECONDS works with SIMNET_ROLE all only: what happens live is known to one process"))
 	}
 	if c.Role != "all" && c.Clock == "now" {
