@@ -146,7 +146,6 @@ func (e *events) check(v eventEntry) func(context.Context) (bool, error) {
 // count tells the metrics what became of each change.
 func (e *events) count(ctx context.Context, batch []eventEntry, outcome store.Outcome) {
 	for i, r := range outcome.Results {
-		e.metrics.Changes(r.Result.String(), 1)
 		switch r.Result {
 		case store.Applied:
 			e.metrics.writes.Inc()

@@ -32,7 +32,6 @@ type Metrics struct {
 	errs, expectedErrs, unexpectedErrs prometheus.Counter
 	labels, labelsAdded, labelsRemoved prometheus.Counter
 	active                             prometheus.Gauge
-	changes                            *prometheus.CounterVec // result
 	batch, commit                      *prometheus.HistogramVec
 	parks                              *prometheus.CounterVec // stage, reason
 	retries, splits                    *prometheus.CounterVec // stage
@@ -55,7 +54,6 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		labelsAdded:    r.counter("indexer_labels_added_total", "Labels that were set."),
 		labelsRemoved:  r.counter("indexer_labels_removed_total", "Labels that were negated."),
 		active:         r.gauge("indexer_active_tasks", "Batches being applied now."),
-		changes:        r.counters("sluice_index_changes_total", "Changes by what became of them.", "result"),
 		batch: r.histograms("sluice_index_batch_entries", "Entries of one transaction. Small under load: reading is the bottleneck.",
 			[]float64{1, 2, 5, 10, 25, 50, 100, 250, 500, 1000}),
 		commit: r.histograms("sluice_index_commit_seconds", "Time to apply one batch, with its retries. Rises when the database is the bottleneck.",
@@ -87,11 +85,6 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 // Last returns what tells the event time of the last event that a stage has
 // applied; zero if it has not had any.
 func (m *Metrics) Last(stage string) func() time.Time { return m.lag.Stage(stage).Last }
-
-// Changes counts what became of the changes of a batch.
-func (m *Metrics) Changes(result string, n int) {
-	m.changes.WithLabelValues(result).Add(float64(n))
-}
 
 // rejected counts a record that was refused for what it is.
 func (m *Metrics) rejected() {
