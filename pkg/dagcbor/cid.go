@@ -44,7 +44,11 @@ func AppendCID(dst, c []byte) []byte {
 
 // ParseCID turns the text form of a CID into the binary one.
 func ParseCID(s string) ([]byte, error) {
-	if len(s) <= 2*maxCID {
+	if len(s) > 1 && len(s) <= 2*maxCID && s[0] == 'b' {
+		if b, ok := decodeBase32(s[1:]); ok && validCID(b) && !isV0(b) {
+			return b, nil
+		}
+	} else if len(s) <= 2*maxCID {
 		c, err := cid.Decode(s)
 		if err == nil && validCID(c.Bytes()) {
 			return c.Bytes(), nil
@@ -115,6 +119,29 @@ func appendBase32(dst, src []byte) []byte {
 		dst = append(dst, base32Alphabet[v<<(5-bits)&31])
 	}
 	return dst
+}
+
+// decodeBase32 is the inverse of appendBase32, and takes nothing else.
+func decodeBase32(s string) ([]byte, bool) {
+	out := make([]byte, 0, len(s)*5/8)
+	var v, bits uint
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case c >= 'a' && c <= 'z':
+			v = v<<5 | uint(c-'a')
+		case c >= '2' && c <= '7':
+			v = v<<5 | uint(c-'2'+26)
+		default:
+			return nil, false
+		}
+		if bits += 5; bits >= 8 {
+			bits -= 8
+			out = append(out, byte(v>>bits))
+			v &= 1<<bits - 1
+		}
+	}
+	return out, bits < 5 && v == 0
 }
 
 // Equal says whether b is the block that the binary CID c names. Only CIDs with

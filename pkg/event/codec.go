@@ -56,14 +56,16 @@ func (e *Event) DAGCBOR() ([]byte, error) {
 	return b, nil
 }
 
+// envelopeSize is about what the JSON of an event takes beside its record.
+const envelopeSize = 384
+
 // Event encodes e as one field of a stream entry.
 func (enc Encoding) Event(e *Event) (field, value string, err error) {
 	if enc == Protobuf {
 		value, err = marshalEvent(e)
 		return FieldProto, value, err
 	}
-	var buf [2048]byte
-	b, err := appendEvent(buf[:0], e)
+	b, err := appendEvent(make([]byte, 0, envelopeSize+len(e.Record)+3*len(e.RecordCBOR)/2), e)
 	return FieldEvent, string(b), err
 }
 
@@ -86,8 +88,7 @@ func (enc Encoding) Label(l *LabelEvent) (field, value string, err error) {
 		value, err = marshalLabel(l)
 		return FieldProto, value, err
 	}
-	var buf [1024]byte
-	return FieldEvent, string(appendLabelEvent(buf[:0], l)), nil
+	return FieldEvent, string(appendLabelEvent(make([]byte, 0, 2*envelopeSize), l)), nil
 }
 
 // DecodeEvent reads an Event from the fields of a stream entry, which get looks
