@@ -113,6 +113,32 @@ stop() {
   rm -f "$RUN/$name.pid"
 }
 
+# launch NAME PROGRAM [VAR=VALUE...]: starts a service on the next free port at
+# or above $port, adds it to $targets, and remembers how, for relaunch. A crash
+# point for it in UP_POINTS is armed.
+launch() {
+  local name=$1 program=$2 point= p
+  shift 2
+  if alive "$name"; then
+    port=$(<"$RUN/$name.port")
+  else
+    port=$(pick_port "$port")
+    printf '%s\n' "$port" >"$RUN/$name.port"
+    printf '%q ' env METRICS_PORT="$port" "$@" "$ROOT/bin/$program" >"$RUN/$name.cmd"
+    for p in ${UP_POINTS:-}; do [ "${p%%=*}" != "$name" ] || point=${p#*=}; done
+    start "$name" env ${point:+SLUICE_CRASH_POINT="$point"} METRICS_PORT="$port" "$@" "$ROOT/bin/$program"
+  fi
+  targets+=("$name=127.0.0.1:$port")
+  port=$((port + 1))
+}
+
+# relaunch NAME: starts a service again as it was, without a crash point.
+relaunch() {
+  local cmd
+  eval "cmd=($(<"$RUN/$1.cmd"))"
+  start "$1" "${cmd[@]}"
+}
+
 # as_postgres COMMAND...: PostgreSQL refuses to run as root.
 as_postgres() {
   if [ "$(id -u)" = 0 ]; then runuser -u postgres -- "$@"; else "$@"; fi

@@ -7,7 +7,9 @@
 #   RELAY=bsky.network      a real relay in place of the simulated network
 #   UP_WAIT=900             seconds to wait for the backlog to drain
 #   UP_INDEXERS=2 UP_BACKFILLERS=2
-#   SIMNET_ACCOUNTS=200 SIMNET_RECORDS=... SIMNET_SEED=1 SIMNET_RATE=... SIMNET_PDS=...
+#   UP_POINTS="ingester=after_add_before_reply:3 ..."   processes that kill themselves (make crash)
+#   UP_NOWAIT=1             return when everything has started
+#   SIMNET_ACCOUNTS=200 SIMNET_RECORDS=20000 SIMNET_SEED=1 SIMNET_RATE=0 SIMNET_PDS=3
 #   any INGESTER_*, INDEXER_*, BACKFILLER_* setting
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -73,19 +75,6 @@ fi
 step "ingester, $INDEXERS indexers, $BACKFILLERS backfillers"
 port=$metrics_port
 targets=()
-launch() { # NAME PROGRAM [VAR=VALUE...]
-  local name=$1 program=$2
-  shift 2
-  if alive "$name"; then
-    port=$(<"$RUN/$name.port")
-  else
-    port=$(pick_port "$port")
-    printf '%s\n' "$port" >"$RUN/$name.port"
-    start "$name" env METRICS_PORT="$port" "$@" "$ROOT/bin/$program"
-  fi
-  targets+=("$name=127.0.0.1:$port")
-  port=$((port + 1))
-}
 launch ingester ingester
 for i in $(seq "$INDEXERS"); do launch "indexer-$i" indexer INDEXER_CONSUMER="indexer-$i"; done
 for i in $(seq "$BACKFILLERS"); do launch "backfiller-$i" backfiller BACKFILLER_CONSUMER="backfiller-$i"; done
@@ -99,6 +88,8 @@ for t in "${targets[@]}"; do
   wait_for 30 "$name (log in $RUN/logs/$name.log)" port_open "${t##*:}"
 done
 
+[ -z "${UP_NOWAIT:-}" ] || exit 0
+
 step "waiting until the backlog is drained"
 code=0
 wait=()
@@ -107,6 +98,7 @@ wait=()
 say
 say "metrics  ${targets[*]}"
 say "logs     $RUN/logs"
-say "console  . .run/env && bin/streamctl serve"
-say "more     . .run/env && bin/streamctl status --watch     make status     make down"
+say "watch    . .run/env && bin/streamctl status --watch"
+say "check    . .run/env && bin/streamctl doctor"
+say "stop     make down"
 exit $code
