@@ -19,6 +19,7 @@ const (
 	FaultSlow       = "slow"        // a frame in small pieces with pauses
 	FaultStall      = "stall"       // nothing for StallTime, pings are answered
 	FaultText       = "text"        // a text message
+	FaultHugeFrame  = "huge_frame"  // a message of 8 MiB
 )
 
 // The faults of a stream that keep a true commit from the reader. They fire
@@ -53,6 +54,9 @@ const (
 	FaultList5xx           = "list_5xx"
 	FaultPLC429            = "plc_429"
 	FaultPLC5xx            = "plc_5xx"
+	FaultPLCEndless        = "plc_endless"       // a document without end
+	FaultPLCRedirect       = "plc_redirect_loop" // to itself
+	FaultPLCGarbage        = "plc_garbage"       // a page that is no document
 	FaultLabelDisconnect   = "label_disconnect"
 	FaultLabelDuplicate    = "label_duplicate"
 	FaultLabelGarbage      = "label_garbage"
@@ -65,6 +69,7 @@ func StreamFaults() []string { return append(harmless(), damaging()...) }
 func harmless() []string {
 	return []string{
 		FaultDisconnect, FaultDuplicate, FaultGarbage, FaultErrorFrame, FaultSlow, FaultStall, FaultText,
+		FaultHugeFrame,
 	}
 }
 
@@ -86,7 +91,8 @@ func RepoFaults() []string {
 // OtherFaults are those of listings, the directory and the labeler.
 func OtherFaults() []string {
 	return []string{
-		FaultList429, FaultList5xx, FaultPLC429, FaultPLC5xx, FaultLabelDisconnect, FaultLabelDuplicate,
+		FaultList429, FaultList5xx, FaultPLC429, FaultPLC5xx, FaultPLCEndless, FaultPLCRedirect, FaultPLCGarbage,
+		FaultLabelDisconnect, FaultLabelDuplicate,
 		FaultLabelGarbage, FaultLabelErrorFrame,
 	}
 }

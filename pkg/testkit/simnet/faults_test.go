@@ -175,7 +175,9 @@ func TestEveryServerFaultFires(t *testing.T) {
 		if !n.World.State(a).Active() {
 			continue
 		}
-		tryFetch(n.PLCURL + "/" + a.DID)
+		for range 8 {
+			fetchSome(n.PLCURL+"/"+a.DID, 1<<20)
+		}
 		tryFetch(relayURL(n) + "/xrpc/com.atproto.sync.listRepos")
 		// Each fault hits a repository once, so it is whole in the end.
 		for attempt := range len(RepoFaults()) + 1 {

@@ -1,6 +1,7 @@
 package simnet
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -26,6 +27,9 @@ func (n *Network) document(w http.ResponseWriter, r *http.Request) {
 	if n.limited(w, did, FaultPLC429, "", FaultPLC5xx) {
 		return
 	}
+	if n.oddDocument(w, r, did) {
+		return
+	}
 	a := n.World.Account(did)
 	if a == nil {
 		writeJSON(w, http.StatusNotFound, map[string]string{"message": "DID not registered: " + did})
@@ -38,6 +42,33 @@ func (n *Network) document(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/did+ld+json; charset=utf-8")
 	_ = json.NewEncoder(w).Encode(n.doc(a, s))
+}
+
+// oddDocument answers like a directory that is not one.
+func (n *Network) oddDocument(w http.ResponseWriter, r *http.Request, did string) bool {
+	switch {
+	case r.URL.Query().Has("hop"), n.Faults.fire(FaultPLCRedirect, did):
+		http.Redirect(w, r, r.URL.Path+"?hop=1", http.StatusFound)
+	case n.Faults.fire(FaultPLCGarbage, did):
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = w.Write([]byte("<html>Sign in to this network to go on</html>"))
+	case n.Faults.fire(FaultPLCEndless, did):
+		_, _ = w.Write([]byte(`{"id":"` + did + `","alsoKnownAs":["at://`))
+		spaces := bytes.Repeat([]byte("a"), 64<<10)
+		for {
+			if _, err := w.Write(spaces); err != nil {
+				return true
+			}
+			select {
+			case <-n.done:
+				return true
+			default:
+			}
+		}
+	default:
+		return false
+	}
+	return true
 }
 
 func (n *Network) doc(a *world.Account, s world.State) map[string]any {

@@ -13,6 +13,9 @@ import (
 	comatproto "github.com/bluesky-social/indigo/api/atproto"
 )
 
+// hugeFrame is more than the protocol lets a frame be.
+const hugeFrame = 8 << 20
+
 // relay is one relay's view of the world: the same frames, its own faults.
 type relay struct {
 	net    *Network
@@ -214,6 +217,9 @@ func (r *relay) sendTroubled(s *socket, f *world.Frame) bool {
 		return false
 	}
 	if fs.fire(FaultGarbage, "") && s.send(opBinary, []byte{0xff, 0x00, 0x9f, 0x13, 0x37}) != nil {
+		return false
+	}
+	if fs.fire(FaultHugeFrame, "") && s.send(opBinary, make([]byte, hugeFrame)) != nil {
 		return false
 	}
 	if fs.fire(FaultText, "") && s.send(opText, []byte("hello")) != nil {
