@@ -213,15 +213,23 @@ func (j *judge) broken(st *repoState, c *atproto.Commit) bool {
 // repeated is the outcome of a commit whose rev is not new. Its entry, if it
 // is still on its way, may go with either relay.
 func (j *judge) repeated(s *slot, st *repoState, c *atproto.Commit) outcome {
-	behind := st.heard(s.relay.index, c.Rev) && !s.late && !s.relay.replaying.Load()
+	back := j.goesBack(s, st, c.Rev)
 	switch {
 	case c.Rev == st.rev && !st.commit.IsZero() && st.commit != c.Commit:
 		return j.doubt(noticeFork, outcome{})
-	case behind:
+	case back:
 		return j.doubt(noticeRevBack, outcome{})
 	}
 	j.metrics.duplicates.Inc()
 	return outcome{entry: j.pending.find("c" + c.DID + c.Rev)}
+}
+
+// goesBack says whether a rev that is not new is lower than the relay should
+// send: it, or with one relay the process before this one, had a newer one.
+func (j *judge) goesBack(s *slot, st *repoState, rev string) bool {
+	back := st.heard(s.relay.index, rev)
+	alone := j.states.relays == 1 && !s.relay.fresh && rev < st.rev
+	return (back || alone) && !s.late && !s.relay.replaying.Load()
 }
 
 func (j *judge) checkCommit(ctx context.Context, c *atproto.Commit) error {
@@ -271,7 +279,7 @@ func (j *judge) sync(ctx context.Context, s *slot, m *atproto.Sync) (outcome, er
 		return outcome{entry: j.pending.find("s" + m.DID + m.Rev)}, nil
 	}
 	if m.Rev < st.rev {
-		if st.heard(s.relay.index, m.Rev) && !s.late && !s.relay.replaying.Load() {
+		if j.goesBack(s, st, m.Rev) {
 			return j.doubt(noticeRevBack, outcome{}), nil
 		}
 		j.metrics.duplicates.Inc()

@@ -37,6 +37,9 @@ type relay struct {
 	saved atomic.Int64
 	// replaying: the relay sends again what it sent before, by our wish.
 	replaying atomic.Bool
+	// fresh: the relay had no cursor, so what it sends may be known from before.
+	// Set before anything is read.
+	fresh bool
 	// lastTime is the event time of the last frame that was written, Unix ns.
 	lastTime atomic.Int64
 
@@ -93,6 +96,7 @@ func (r *relay) load(ctx context.Context) error {
 
 // first decides where a relay without a cursor begins.
 func (r *relay) first(ctx context.Context) error {
+	r.fresh = true
 	if seq := r.p.resume[r.host.Name]; seq > 0 { // Redis lost what this process had saved
 		r.startAfter(seq)
 		return nil
@@ -101,14 +105,12 @@ func (r *relay) first(ctx context.Context) error {
 	case StartLive:
 	case StartOldest:
 		r.startAfter(0)
-		r.replay()
 	default:
 		seq, err := strconv.ParseInt(start, 10, 64)
 		if err != nil || seq < 0 {
 			return fmt.Errorf("start %q is none of %s, %s or a sequence number", start, StartLive, StartOldest)
 		}
 		r.startAfter(seq)
-		r.replay()
 	}
 	r.p.log.InfoContext(ctx, "relay has no cursor", slog.String("relay", r.host.Name), slog.String("start", r.p.cfg.Start))
 	return nil
@@ -118,11 +120,6 @@ func (r *relay) startAfter(seq int64) {
 	r.saved.Store(seq)
 	r.window.Start(seq)
 	r.resume = true
-}
-
-func (r *relay) replay() {
-	r.askedAt.Store(time.Now().UnixNano())
-	r.replaying.Store(true)
 }
 
 // cursor is what the next connection asks for: all after it. ok is false to
@@ -318,7 +315,8 @@ func (r *relay) rewind(ctx context.Context) error {
 	}
 	r.window.Start(0)
 	r.resume = true
-	r.replay()
+	r.askedAt.Store(time.Now().UnixNano())
+	r.replaying.Store(true)
 	return nil
 }
 

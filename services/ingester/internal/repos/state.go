@@ -28,22 +28,34 @@ type repoState struct {
 	commit atproto.CID
 	// synced is the rev of the last #sync.
 	synced string
-	// Revs between holeFrom and holeTo, both exclusive, were missing when
-	// holeTo came. One of them that comes late is no repeat.
-	holeFrom, holeTo string
+	// holes are what was missing when a later commit came, newest last. A rev in
+	// one of them that comes late is no repeat.
+	holes []hole
 	// last is the newest rev by relay, for telling a relay that goes back from
-	// one that is behind another. Nil with one relay.
+	// one that is behind another.
 	last []string
 	// account and identity are the last such events, by content.
 	account, identity uint64
 }
+
+// hole is the revs between two, both exclusive.
+type hole struct{ from, to string }
+
+// maxHoles bounds the holes that are remembered. Each has led to a fetch of the
+// repository, so what comes late for a forgotten one is not needed.
+const maxHoles = 4
 
 // known says whether a commit of this rev has been seen.
 func (s *repoState) known(rev string) bool {
 	if s.rev == "" || rev > s.rev {
 		return false
 	}
-	return s.holeFrom == "" || rev <= s.holeFrom || rev >= s.holeTo
+	for _, h := range s.holes {
+		if rev > h.from && rev < h.to {
+			return false
+		}
+	}
+	return true
 }
 
 // advance makes rev the newest, unless a newer one has been seen. It says
@@ -57,14 +69,19 @@ func (s *repoState) advance(rev string, data, commit atproto.CID) bool {
 }
 
 // hole notes that the revs between the newest one and rev are missing.
-func (s *repoState) hole(rev string) { s.holeFrom, s.holeTo = s.rev, rev }
+func (s *repoState) hole(rev string) {
+	if s.rev == "" || rev <= s.rev {
+		return
+	}
+	if len(s.holes) == maxHoles {
+		s.holes = append(s.holes[:0], s.holes[1:]...)
+	}
+	s.holes = append(s.holes, hole{from: s.rev, to: rev})
+}
 
 // heard notes rev as the newest of a relay, and says whether the relay had
-// sent a newer one before.
+// sent a newer one before in this process.
 func (s *repoState) heard(relay int, rev string) (back bool) {
-	if s.last == nil {
-		return rev < s.rev
-	}
 	back = rev < s.last[relay]
 	s.last[relay] = max(rev, s.last[relay])
 	return back
@@ -134,10 +151,7 @@ func (s *states) get(ctx context.Context, did string) (*repoState, error) {
 	if st := sh.find(did); st != nil {
 		return st, nil
 	}
-	st := &repoState{}
-	if s.relays > 1 {
-		st.last = make([]string, s.relays)
-	}
+	st := &repoState{last: make([]string, s.relays)}
 	if s.table != nil {
 		found, err := s.table.Get(ctx, []string{did})
 		if err != nil {
