@@ -5,11 +5,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/rueidis"
 
 	"sluice/pkg/redstream"
@@ -23,6 +25,40 @@ type bench struct {
 	raw    rueidis.Client
 	url    string
 	prefix string
+	reg    *prometheus.Registry
+}
+
+// metric sums the series of ours whose label values include all given ones.
+func (b *bench) metric(name string, labels ...string) float64 {
+	b.t.Helper()
+	families, err := b.reg.Gather()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	total, found := 0.0, false
+	for _, f := range families {
+		if f.GetName() != "sluice_redstream_"+name {
+			continue
+		}
+	series:
+		for _, m := range f.GetMetric() {
+			values := map[string]bool{}
+			for _, l := range m.GetLabel() {
+				values[l.GetValue()] = true
+			}
+			for _, l := range labels {
+				if !values[l] {
+					continue series
+				}
+			}
+			found = true
+			total += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	if !found {
+		b.t.Fatalf("no series %s %v", name, labels)
+	}
+	return total
 }
 
 func newBench(t testing.TB) *bench {
@@ -33,18 +69,24 @@ func newBench(t testing.TB) *bench {
 
 func benchAt(t testing.TB, url, prefix string) *bench {
 	t.Helper()
-	c := open(t, url, prefix)
+	reg := prometheus.NewRegistry()
+	c := openWith(t, url, prefix, reg)
 	raw, err := testkit.RedisClient(url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(raw.Close)
-	return &bench{Client: c, t: t, raw: raw, url: url, prefix: prefix}
+	return &bench{Client: c, t: t, raw: raw, url: url, prefix: prefix, reg: reg}
 }
 
 func open(t testing.TB, url, prefix string) *redstream.Client {
 	t.Helper()
-	c, err := redstream.Open(t.Context(), redstream.Config{URL: url, KeyPrefix: prefix}, testLog(t), nil)
+	return openWith(t, url, prefix, nil)
+}
+
+func openWith(t testing.TB, url, prefix string, reg prometheus.Registerer) *redstream.Client {
+	t.Helper()
+	c, err := redstream.Open(t.Context(), redstream.Config{URL: url, KeyPrefix: prefix}, testLog(t), reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,9 +277,10 @@ func acking(s *seen) func(*redstream.Consumer) redstream.Handler {
 	}
 }
 
+// length asks over the plain client.
 func (b *bench) length(stream string) int {
 	b.t.Helper()
-	n, err := b.Len(context.Background(), stream)
+	n, err := b.redis("XLEN", b.key(stream)).AsInt64()
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -255,3 +298,50 @@ func (b *bench) pendingCount(stream, group string) int {
 }
 
 func id(n int) string { return fmt.Sprintf("%d-0", n) }
+
+// crash ends Run and every duty behind it without a word to Redis.
+func (m *member) crash() {
+	m.once.Do(func() {
+		m.stop()
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = m.Close(ctx)
+	})
+}
+
+// moody acks most, retries some and leaves some for later, at random.
+func moody(s *seen, r *rand.Rand) func(*redstream.Consumer) redstream.Handler {
+	return func(cons *redstream.Consumer) redstream.Handler {
+		return func(_ context.Context, batch []redstream.Delivery) error {
+			for _, d := range batch {
+				if r.IntN(5) == 0 {
+					cons.Retry(time.Duration(r.IntN(20))*time.Millisecond, d)
+					continue
+				}
+				s.add(d)
+				cons.Ack(d)
+			}
+			return nil
+		}
+	}
+}
+
+// runTrimmer trims until the returned function is called.
+func runTrimmer(t testing.TB, b *bench, stream string, groups ...string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	tr := b.NewTrimmer(redstream.TrimConfig{Streams: map[string][]string{stream: groups}, Every: 20 * time.Millisecond})
+	done := make(chan error, 1)
+	go func() { done <- tr.Run(ctx) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("trimmer: %v", err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return stop
+}

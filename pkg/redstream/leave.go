@@ -21,14 +21,14 @@ func (cons *Consumer) Close(ctx context.Context) error {
 	if was != running {
 		return nil
 	}
+	var errs []error
 	select {
 	case <-cons.stopped:
 	case <-ctx.Done():
-		return fmt.Errorf("close %s: still running: %w", cons.cfg.Consumer, ctx.Err())
+		errs = append(errs, fmt.Errorf("close %s: %w", cons.cfg.Consumer, ctx.Err()))
 	}
-	cons.stop()
+	cons.stop() // also when time is up: what nobody works on must not be kept alive
 	<-cons.done
-	var errs []error
 	for _, s := range cons.streams {
 		errs = append(errs, s.leave(ctx))
 	}

@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// connTimeout bounds the dial and every answer that is not a blocking read.
+	// connTimeout bounds the dial and every answer that is not a blocking read,
+	// unless the URL says write_timeout.
 	connTimeout = 5 * time.Second
 	// poolSize bounds the connections of blocking reads, one per stream read.
 	poolSize = 64

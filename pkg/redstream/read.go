@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -164,7 +165,24 @@ func (c *Client) ensureGroup(ctx context.Context, stream, group string) (created
 	if rueidis.IsRedisBusyGroup(err) {
 		return false, nil
 	}
-	return err == nil, classify("create group", key, err)
+	err = classify("create group", key, err)
+	// A full Redis refuses the command even if the group exists, and a group
+	// that exists must be read for memory to become free.
+	if errors.Is(err, ErrMemory) && c.hasGroup(ctx, key, group) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (c *Client) hasGroup(ctx context.Context, key, group string) bool {
+	list, err := c.do(ctx, c.rc.B().XinfoGroups().Key(key).Build()).ToArray()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(list, func(m rueidis.RedisMessage) bool {
+		info, err := m.AsMap()
+		return err == nil && text(info, "name") == group
+	})
 }
 
 // awaitRoom returns how many entries may be read. It waits until a fair share
@@ -188,7 +206,7 @@ func (s *source) awaitRoom(ctx context.Context) int {
 // cut short when ctx ends: Redis would deliver entries that nobody sees.
 func (s *source) readNew(ctx context.Context, count int) ([]Delivery, error) {
 	block := s.cons.cfg.Block
-	once, cancel := context.WithTimeout(context.WithoutCancel(ctx), block+connTimeout)
+	once, cancel := context.WithTimeout(context.WithoutCancel(ctx), block+s.c.addr.option.ConnWriteTimeout)
 	defer cancel()
 	cmd := s.c.rc.B().Xreadgroup().Group(s.group, s.name).Count(int64(count)).Block(block.Milliseconds()).
 		Streams().Key(s.key).Id(">").Build()

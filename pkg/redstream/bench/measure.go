@@ -23,8 +23,14 @@ type pair struct {
 	name, what, against string
 	target              float64 // least ratio
 	inFile              bool
-	ours, ceiling       func(context.Context) (int, error)
+	ours, ceiling       func(context.Context) (work, error)
 	prepare             func(context.Context) error
+}
+
+// work is what a side did. took is 0 if all of its time counts.
+type work struct {
+	n    int
+	took time.Duration
 }
 
 // row is one line of bench.json.
@@ -88,7 +94,7 @@ func (b *bench) measure(ctx context.Context, p pair) (row, error) {
 	return r, nil
 }
 
-func (b *bench) once(ctx context.Context, prepare func(context.Context) error, f func(context.Context) (int, error)) (sample, error) {
+func (b *bench) once(ctx context.Context, prepare func(context.Context) error, f func(context.Context) (work, error)) (sample, error) {
 	if err := b.clear(ctx); err != nil {
 		return sample{}, err
 	}
@@ -102,16 +108,18 @@ func (b *bench) once(ctx context.Context, prepare func(context.Context) error, f
 		return sample{}, err
 	}
 	start := time.Now()
-	n, err := f(ctx)
+	w, err := f(ctx)
 	if err != nil {
 		return sample{}, err
 	}
-	took := time.Since(start)
+	if w.took == 0 {
+		w.took = time.Since(start)
+	}
 	after, err := b.serverCPU(ctx)
 	if err != nil {
 		return sample{}, err
 	}
-	return sample{rate: float64(n) / took.Seconds(), cpu: (after - cpu) * 1e6 / float64(n)}, nil
+	return sample{rate: float64(w.n) / w.took.Seconds(), cpu: (after - cpu) * 1e6 / float64(w.n)}, nil
 }
 
 // clear deletes what earlier measurements left.

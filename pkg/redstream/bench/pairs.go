@@ -38,8 +38,8 @@ func (b *bench) pairs() []pair {
 		},
 		{
 			name: "road_with_trim", what: "append, read, ack, trim", against: "the same without trim", target: 0.8, inFile: true,
-			ours:    func(ctx context.Context) (int, error) { return b.road(ctx, time.Second, nil) },
-			ceiling: func(ctx context.Context) (int, error) { return b.road(ctx, 0, nil) },
+			ours:    func(ctx context.Context) (work, error) { return b.road(ctx, time.Second, nil) },
+			ceiling: func(ctx context.Context) (work, error) { return b.road(ctx, 0, nil) },
 		},
 	}
 }
@@ -52,7 +52,7 @@ func (b *bench) items(n int, from int64) []redstream.Item {
 	return items
 }
 
-func (b *bench) appendBare(ctx context.Context) (int, error) {
+func (b *bench) appendBare(ctx context.Context) (work, error) {
 	for done := 0; done < b.cfg.entries; done += b.cfg.batch {
 		cmds := make(rueidis.Commands, b.cfg.batch)
 		for i := range cmds {
@@ -60,39 +60,39 @@ func (b *bench) appendBare(ctx context.Context) (int, error) {
 		}
 		for _, r := range b.bare.DoMulti(ctx, cmds...) {
 			if err := r.Error(); err != nil {
-				return 0, err
+				return work{}, err
 			}
 		}
 	}
-	return b.cfg.entries, nil
+	return work{n: b.cfg.entries}, nil
 }
 
-func (b *bench) appendOurs(ctx context.Context) (int, error) {
+func (b *bench) appendOurs(ctx context.Context) (work, error) {
 	return b.appendWith(func(w *redstream.Writer, items []redstream.Item, _ int64) error {
 		return w.Append(ctx, items)
 	})
 }
 
-func (b *bench) appendCursor(ctx context.Context) (int, error) {
+func (b *bench) appendCursor(ctx context.Context) (work, error) {
 	return b.appendWith(func(w *redstream.Writer, items []redstream.Item, last int64) error {
 		_, err := w.AppendSeq(ctx, "s:cursor:h", items, last)
 		return err
 	})
 }
 
-func (b *bench) appendWith(add func(*redstream.Writer, []redstream.Item, int64) error) (int, error) {
+func (b *bench) appendWith(add func(*redstream.Writer, []redstream.Item, int64) error) (work, error) {
 	w, err := b.ours.NewWriter(redstream.WriterConfig{Stream: stream})
 	if err != nil {
-		return 0, err
+		return work{}, err
 	}
 	defer w.Close()
 	for done := 0; done < b.cfg.entries; done += b.cfg.batch {
 		items := b.items(b.cfg.batch, int64(done))
 		if err := add(w, items, int64(done+b.cfg.batch-1)); err != nil {
-			return 0, err
+			return work{}, err
 		}
 	}
-	return b.cfg.entries, nil
+	return work{n: b.cfg.entries}, nil
 }
 
 func (b *bench) fill(ctx context.Context) error {
@@ -113,31 +113,31 @@ func (b *bench) readBatch(ctx context.Context, n int) ([]rueidis.XRangeSlice, er
 	return streams[key], err
 }
 
-func (b *bench) readBare(ctx context.Context) (int, error) {
+func (b *bench) readBare(ctx context.Context) (work, error) {
 	total := 0
 	for {
 		list, err := b.readBatch(ctx, b.cfg.batch)
 		if err != nil || len(list) == 0 {
-			return total, err
+			return work{n: total}, err
 		}
 		ids := make([]string, len(list))
 		for i, e := range list {
 			ids[i] = e.ID
 		}
 		if err := b.bare.Do(ctx, b.bare.B().Xack().Key(key).Group(group).Id(ids...).Build()).Error(); err != nil {
-			return total, err
+			return work{n: total}, err
 		}
 		total += len(list)
 	}
 }
 
 // readReport acks and deletes each message by itself, 100 at a time side by side.
-func (b *bench) readReport(ctx context.Context) (int, error) {
+func (b *bench) readReport(ctx context.Context) (work, error) {
 	total := 0
 	for total < b.cfg.reportEntries {
 		list, err := b.readBatch(ctx, b.cfg.batch)
 		if err != nil || len(list) == 0 {
-			return total, err
+			return work{n: total}, err
 		}
 		var wg sync.WaitGroup
 		var failed atomic.Pointer[error]
@@ -157,57 +157,69 @@ func (b *bench) readReport(ctx context.Context) (int, error) {
 		}
 		wg.Wait()
 		if err := failed.Load(); err != nil {
-			return total, *err
+			return work{n: total}, *err
 		}
 		total += len(list)
 	}
-	return total, nil
+	return work{n: total}, nil
 }
 
-func (b *bench) readOurs(ctx context.Context) (int, error) {
+func (b *bench) readOurs(ctx context.Context) (work, error) {
 	return b.consume(ctx, b.cfg.entries)
 }
 
-// consume reads and acks n entries with a Consumer and waits until Redis has
-// every ack.
-func (b *bench) consume(ctx context.Context, n int) (int, error) {
+// consume reads and acks n entries with a Consumer. The time counts until
+// Redis has the last ack, as for the bare side; joining and leaving the group
+// happen once in the life of a process.
+func (b *bench) consume(ctx context.Context, n int) (work, error) {
 	cons, err := b.ours.NewConsumer(redstream.ConsumerConfig{
 		Group: group, Consumer: "c", Streams: []string{stream}, Batch: b.cfg.batch, Block: 20 * time.Millisecond,
 	})
 	if err != nil {
-		return 0, err
+		return work{}, err
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	total := 0
+	w := work{}
+	start := time.Now()
+	var wg sync.WaitGroup
 	err = cons.Run(ctx, func(_ context.Context, batch []redstream.Delivery) error {
 		cons.Ack(batch...)
-		if total += len(batch); total >= n {
-			stop()
+		if w.n += len(batch); w.n < n {
+			return nil
 		}
+		wg.Go(func() {
+			defer stop()
+			for cons.Held() > 0 && ctx.Err() == nil {
+				<-time.After(time.Millisecond)
+			}
+			w.took = time.Since(start)
+		})
 		return nil
 	})
+	wg.Wait()
 	if err != nil {
-		return total, err
+		return w, err
 	}
-	if err := cons.Close(context.WithoutCancel(ctx)); err != nil {
-		return total, err
+	behind := context.WithoutCancel(ctx)
+	if err := cons.Close(behind); err != nil {
+		return w, err
 	}
-	left, err := b.bare.Do(context.WithoutCancel(ctx), b.bare.B().Xpending().Key(key).Group(group).Build()).ToArray()
+	left, err := b.bare.Do(behind, b.bare.B().Xpending().Key(key).Group(group).Build()).ToArray()
 	if err != nil {
-		return total, err
+		return w, err
 	}
 	if pending, _ := left[0].AsInt64(); pending != 0 {
-		return total, fmt.Errorf("%d entries not acknowledged", pending)
+		return w, fmt.Errorf("%d entries not acknowledged", pending)
 	}
-	return total, nil
+	return w, nil
 }
 
 // road appends and consumes at the same time, trimming every so often or never.
 // watch, if set, is called after each append.
-func (b *bench) road(ctx context.Context, trim time.Duration, watch func(done int) error) (int, error) {
+func (b *bench) road(ctx context.Context, trim time.Duration, watch func(done int) error) (work, error) {
 	if err := b.ours.EnsureGroup(ctx, stream, group); err != nil {
-		return 0, err
+		return work{}, err
 	}
 	behind, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -257,7 +269,7 @@ func (b *bench) flatness(ctx context.Context) error {
 	}
 	gate := b.ours.NewGate(redstream.GateConfig{Stream: stream, High: 20000, Every: 10 * time.Millisecond})
 	var early, late float64
-	n, err := b.road(ctx, 100*time.Millisecond, func(done int) error {
+	w, err := b.road(ctx, 100*time.Millisecond, func(done int) error {
 		if err := gate.Wait(ctx); err != nil {
 			return err
 		}
@@ -289,6 +301,6 @@ func (b *bench) flatness(ctx context.Context) error {
 	const mib = 1 << 20
 	fmt.Printf("\nmemory of Redis while %d entries (%.0f MiB) pass, with a gate at 20000:\n"+
 		"%.1f MiB before, at most %.1f MiB in the first half and %.1f MiB in the second, %.1f MiB after; length %d\n",
-		n, float64(n*b.cfg.size)/mib, before/mib, early/mib, late/mib, after/mib, length)
+		w.n, float64(w.n*b.cfg.size)/mib, before/mib, early/mib, late/mib, after/mib, length)
 	return nil
 }
