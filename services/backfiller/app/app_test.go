@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 
 // program is the backfiller as a process of its own.
 type program struct {
-	t    testing.TB
+	t    *testing.T
 	cmd  *exec.Cmd
 	done chan struct{}
 
@@ -52,7 +52,7 @@ type program struct {
 }
 
 // run starts the program on a network; extra are NAME=value.
-func run(t testing.TB, url, prefix string, n *simnet.Network, extra ...string) *program {
+func run(t *testing.T, url, prefix string, n *simnet.Network, extra ...string) *program {
 	t.Helper()
 	exe, err := os.Executable()
 	require.NoError(t, err)
@@ -140,7 +140,7 @@ func killed(s *os.ProcessState) bool {
 	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
-func eventually(t testing.TB, limit time.Duration, what string, cond func() bool) {
+func eventually(t *testing.T, limit time.Duration, what string, cond func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -155,13 +155,13 @@ func eventually(t testing.TB, limit time.Duration, what string, cond func() bool
 
 // site is a network with the jobs of its accounts in a Redis.
 type site struct {
-	t           testing.TB
+	t           *testing.T
 	url, prefix string
 	redis       *redstream.Client
 	net         *simnet.Network
 }
 
-func newSite(t testing.TB) *site {
+func newSite(t *testing.T) *site {
 	t.Helper()
 	url, prefix := testkit.Redis(t)
 	s := &site{t: t, url: url, prefix: prefix}

@@ -51,7 +51,7 @@ type site struct {
 	pds  *httptest.Server
 }
 
-func newSite(t testing.TB, repos, records int) *site {
+func newSite(t *testing.T, repos, records int) *site {
 	t.Helper()
 	s := &site{cars: map[string][]byte{}, docs: map[string][]byte{}}
 	s.pds = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -197,7 +197,7 @@ func (s *site) ours(ctx context.Context, redis *redstream.Client) (took time.Dur
 	}
 }
 
-func (s *site) jobs(t testing.TB, redis *redstream.Client) {
+func (s *site) jobs(t *testing.T, redis *redstream.Client) {
 	t.Helper()
 	w, err := redis.NewWriter(redstream.WriterConfig{Stream: "repo_backfill"})
 	require.NoError(t, err)
@@ -212,7 +212,7 @@ func (s *site) jobs(t testing.TB, redis *redstream.Client) {
 }
 
 // once runs one side on an empty Redis and returns records per second.
-func (s *site) once(t testing.TB, f func(context.Context, *redstream.Client) (time.Duration, error)) float64 {
+func (s *site) once(t *testing.T, f func(context.Context, *redstream.Client) (time.Duration, error)) float64 {
 	t.Helper()
 	server := testkit.StartRedis(t)
 	defer server.Kill()
@@ -228,6 +228,7 @@ func (s *site) once(t testing.TB, f func(context.Context, *redstream.Client) (ti
 	return float64(len(s.dids)**records) / took.Seconds()
 }
 
+//nolint:paralleltest // it measures
 func TestRate(t *testing.T) {
 	if !*measure {
 		*repos, *records, *rounds = 10, 50, 1

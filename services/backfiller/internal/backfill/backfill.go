@@ -292,7 +292,7 @@ func (b *Backfiller) dispatch(ctx, work context.Context) error {
 		}
 		t, err := b.sched.next(ctx)
 		if err != nil {
-			return nil //nolint:nilerr // only the end of ctx ends it
+			return nil
 		}
 		running.Go(func() {
 			defer func() { <-places }()

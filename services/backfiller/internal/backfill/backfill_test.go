@@ -2,6 +2,7 @@ package backfill
 
 import (
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
@@ -140,7 +141,7 @@ func TestBackfillRetriesThenDeadLettersThenRedrive(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	h := r.w.newHost(t, func(w httpWriter, _ *httpRequest, _ *testHost, _ *account) bool {
-		w.WriteHeader(500)
+		w.WriteHeader(http.StatusInternalServerError)
 		return true
 	})
 	a := r.w.add(t, h, 10)
@@ -173,7 +174,7 @@ func TestBackfillRetrySurvivesRestart(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	h := r.w.newHost(t, func(w httpWriter, _ *httpRequest, _ *testHost, _ *account) bool {
-		w.WriteHeader(503)
+		w.WriteHeader(http.StatusServiceUnavailable)
 		return true
 	})
 	a := r.w.add(t, h, 10)
@@ -244,7 +245,7 @@ func TestBackfillDirectoryDown(t *testing.T) {
 		as = append(as, r.w.add(t, h, 5))
 	}
 	r.w.setPLCFault(func(w httpWriter, _ string) bool {
-		w.WriteHeader(502)
+		w.WriteHeader(http.StatusBadGateway)
 		return true
 	})
 	x := r.start(func(c *Config) { c.Retry.Max = 0 })
@@ -344,4 +345,21 @@ func TestBackfillMetricsPresentAndMoving(t *testing.T) {
 		p := x.Progress()
 		return p.Repos["done"] == 10 && p.Repos["failed"] == 3 && p.Left == 0 && p.Totals["repos"] == 10
 	})
+}
+
+// A body without end costs its bound, once.
+func TestBackfillEndlessBody(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.w.newHost(t, endless)
+	a, b := r.w.add(t, h, 30), r.w.add(t, r.w.newHost(t), 30)
+	x := r.start(func(c *Config) { c.Fetch.MaxBytes, c.Fetch.Timeout = 2<<20, 5*time.Second })
+	r.enumerate(a, b)
+	r.drained(20 * time.Second)
+	require.Equal(t, Record{State: StateFailed, Reason: string(TooLarge)}, r.state(a.did))
+	require.Equal(t, 1, h.requests(a.did), "another try cannot help")
+	require.Len(t, r.dead(), 1)
+	require.Equal(t, string(TooLarge), r.dead()[0].Reason)
+	require.Less(t, x.metric("sluice_backfill_fetched_bytes_total"), 3e6)
+	r.complete(b)
 }

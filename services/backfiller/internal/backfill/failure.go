@@ -48,7 +48,8 @@ const (
 	RepoBehind       Reason = "repo_behind"
 
 	// Trying again cannot help: dead letters at once.
-	TooLarge Reason = "too_large"
+	TooLarge  Reason = "too_large"
+	OldFormat Reason = "old_format"
 )
 
 // action is what the settling of a failure does with the job.
@@ -111,18 +112,19 @@ var rules = map[Reason]rule{
 	IdentityFailed:   {actRetry, stageFetch},
 	RepoBehind:       {actRetry, stageVerify},
 
-	TooLarge: {actDead, stageFetch},
+	TooLarge:  {actDead, stageFetch},
+	OldFormat: {actDead, stageVerify},
 }
 
-// Failure is one failed attempt at a repository.
-type Failure struct {
+// RepoError is one failed attempt at a repository.
+type RepoError struct {
 	Reason Reason
 	// RetryAfter is how long the host asked to be left alone; 0 if it did not.
 	RetryAfter time.Duration
 	Err        error
 }
 
-func (f *Failure) Error() string {
+func (f *RepoError) Error() string {
 	if f.Err == nil {
 		return string(f.Reason)
 	}
@@ -130,13 +132,13 @@ func (f *Failure) Error() string {
 }
 
 // Unwrap returns the cause.
-func (f *Failure) Unwrap() error { return f.Err }
+func (f *RepoError) Unwrap() error { return f.Err }
 
-func (f *Failure) rule() rule { return rules[f.Reason] }
+func (f *RepoError) rule() rule { return rules[f.Reason] }
 
 // stale says that the identity may be out of date: the repository may be at
 // another host by now, or signed with another key.
-func (f *Failure) stale() bool {
+func (f *RepoError) stale() bool {
 	switch f.Reason {
 	case RepoNotFound, RepoDeactivated, RepoTakendown, SignatureInvalid, HostUnreachable, RepoBehind:
 		return true
@@ -158,7 +160,7 @@ var ofArchive = map[event.Reason]Reason{
 	event.ReasonBadCommit:    CommitInvalid,
 	event.ReasonBadRev:       CommitInvalid,
 	event.ReasonFutureRev:    CommitInvalid,
-	event.ReasonOldVersion:   CommitInvalid,
+	event.ReasonOldVersion:   OldFormat,
 	event.ReasonBadDID:       CommitInvalid,
 	event.ReasonBadSignature: SignatureInvalid,
 	event.ReasonNoIdentity:   SignatureInvalid,
@@ -167,7 +169,7 @@ var ofArchive = map[event.Reason]Reason{
 
 // archiveFailure classes an error of reading the archive; nil when the archive
 // is not to blame.
-func archiveFailure(err error) *Failure {
+func archiveFailure(err error) *RepoError {
 	if f := asFailure(err); f != nil {
 		return f // of the body, which the archive was read from
 	}
@@ -179,23 +181,20 @@ func archiveFailure(err error) *Failure {
 	if !ok {
 		mine = CARInvalid
 	}
-	return &Failure{Reason: mine, Err: err}
+	return &RepoError{Reason: mine, Err: err}
 }
 
-func failf(r Reason, format string, args ...any) *Failure {
-	return &Failure{Reason: r, Err: fmt.Errorf(format, args...)}
+func failf(r Reason, format string, args ...any) *RepoError {
+	return &RepoError{Reason: r, Err: fmt.Errorf(format, args...)}
 }
 
-// asFailure finds the Failure in a chain of errors, or nil.
-func asFailure(err error) *Failure {
-	var f *Failure
-	if errors.As(err, &f) {
-		return f
-	}
-	return nil
+// asFailure finds the RepoError in a chain of errors, or nil.
+func asFailure(err error) *RepoError {
+	f, _ := errors.AsType[*RepoError](err)
+	return f
 }
 
-// orFailure is err as the Failure that it is, or err itself.
+// orFailure is err as the RepoError that it is, or err itself.
 func orFailure(err error) error {
 	if f := archiveFailure(err); f != nil {
 		return f

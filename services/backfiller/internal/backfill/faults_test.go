@@ -193,7 +193,7 @@ func drip(w httpWriter, r *httpRequest, _ *testHost, a *account) bool {
 		if _, err := w.Write([]byte{c}); err != nil {
 			return true
 		}
-		w.(http.Flusher).Flush()
+		flush(w)
 		select {
 		case <-tick.C:
 		case <-r.Context().Done():
@@ -201,6 +201,12 @@ func drip(w httpWriter, r *httpRequest, _ *testHost, a *account) bool {
 		}
 	}
 	return true
+}
+
+func flush(w httpWriter) {
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		panic(http.ErrAbortHandler) // the other side is gone
+	}
 }
 
 func hang(_ httpWriter, r *httpRequest, _ *testHost, _ *account) bool {
@@ -211,7 +217,7 @@ func hang(_ httpWriter, r *httpRequest, _ *testHost, _ *account) bool {
 func hangInBody(w httpWriter, r *httpRequest, _ *testHost, a *account) bool {
 	b := a.car()
 	sendCAR(w, b[:len(b)/2])
-	w.(http.Flusher).Flush()
+	flush(w)
 	<-r.Context().Done()
 	return true
 }
@@ -390,4 +396,17 @@ func TestBackfillFaultsAloneAndInPairs(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	require.Equal(t, plan, fired)
+}
+
+// rename gives the account the DID that its repository is signed for.
+func (w *world) rename(a *account, did string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.accounts, a.did)
+	a.did = did
+	w.accounts[did] = a
+}
+
+func (x *running) rejected() int64 {
+	return int64(x.metric("sluice_backfill_records_rejected_total"))
 }

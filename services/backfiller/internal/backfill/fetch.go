@@ -62,7 +62,7 @@ type fetcher struct {
 	cfg    FetchConfig
 }
 
-// body is a repository on its way. Its Read fails with a *Failure when the
+// body is a repository on its way. Its Read fails with a *RepoError when the
 // host is too slow, stops early or sends too much.
 type body struct {
 	io.ReadCloser
@@ -80,7 +80,7 @@ type body struct {
 }
 
 // open sends getRepo and returns the body of a 200. Any other outcome is a
-// *Failure, unless ctx has ended.
+// *RepoError, unless ctx has ended.
 func (f *fetcher) open(ctx context.Context, pds, did string, reserve int) (*body, error) {
 	reqCtx, cancel := context.WithCancelCause(ctx)
 	b := &body{cfg: f.cfg, cancel: cancel}
@@ -88,7 +88,7 @@ func (f *fetcher) open(ctx context.Context, pds, did string, reserve int) (*body
 		b.expired.Store(true)
 		cancel(errors.New("no progress"))
 	})
-	resp, err := f.send(reqCtx, pds, did)
+	resp, err := f.send(reqCtx, pds, did) //nolint:bodyclose // body.Close closes it
 	b.timer.Stop()
 	if err != nil {
 		cancel(err)
@@ -121,7 +121,7 @@ func (f *fetcher) send(ctx context.Context, pds, did string) (*http.Response, er
 }
 
 // requestFailure classes an error before the response headers.
-func requestFailure(err error, expired bool) *Failure {
+func requestFailure(err error, expired bool) *RepoError {
 	if fail := asFailure(err); fail != nil {
 		return fail
 	}
@@ -188,7 +188,7 @@ func carType(h http.Header) bool {
 }
 
 // refusal classes an answer that is not a repository.
-func refusal(resp *http.Response, text []byte, now time.Time) *Failure {
+func refusal(resp *http.Response, text []byte, now time.Time) *RepoError {
 	var x struct {
 		Error   string `json:"error"`
 		Message string `json:"message"`

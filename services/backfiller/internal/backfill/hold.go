@@ -32,15 +32,19 @@ type holder struct {
 
 // run keeps the pause flag fresh.
 func (h *holder) run(ctx context.Context) error {
-	for {
-		paused, err := h.redis.Flag(ctx, h.stream, pausedKey)
-		if err == nil && h.paused.Swap(paused) != paused {
-			h.log.InfoContext(ctx, "pause changed", "paused", paused)
-			h.show()
-		}
-		if fault.Sleep(ctx, pausePoll) != nil {
-			return nil
-		}
+	h.look(ctx)
+	for fault.Sleep(ctx, pausePoll) == nil {
+		h.look(ctx)
+	}
+	return nil
+}
+
+// look reads the pause key; while Redis is away the last answer stands.
+func (h *holder) look(ctx context.Context) {
+	paused, err := h.redis.Flag(ctx, h.stream, pausedKey)
+	if err == nil && h.paused.Swap(paused) != paused {
+		h.log.InfoContext(ctx, "pause changed", "paused", paused)
+		h.show()
 	}
 }
 
@@ -48,7 +52,7 @@ func (h *holder) run(ctx context.Context) error {
 func (h *holder) gateChanged(closed bool) {
 	h.closed.Store(closed)
 	h.show()
-	h.log.Info("gate changed", "closed", closed) //nolint:sloglint // the gate calls without a context
+	h.log.Info("gate changed", "closed", closed)
 }
 
 func (h *holder) show() {

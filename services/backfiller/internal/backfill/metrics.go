@@ -119,7 +119,7 @@ func (m *metrics) all() []prometheus.Collector {
 }
 
 // failure counts one failed attempt.
-func (m *metrics) failure(f *Failure) {
+func (m *metrics) failure(f *RepoError) {
 	m.failed.Inc()
 	m.attempts.WithLabelValues(string(f.Reason)).Inc()
 	switch f.rule().stage {

@@ -73,15 +73,14 @@ func (p *progress) now() Progress {
 
 // run flushes and measures until ctx ends, and once more then.
 func (p *progress) run(ctx context.Context) error {
-	for {
+	p.step(ctx)
+	for fault.Sleep(ctx, progressEvery) == nil {
 		p.step(ctx)
-		if fault.Sleep(ctx, progressEvery) != nil {
-			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-			p.flush(end)
-			cancel()
-			return nil
-		}
 	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	p.flush(end)
+	return nil
 }
 
 func (p *progress) step(ctx context.Context) {

@@ -3,6 +3,7 @@ package backfill
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -22,7 +23,7 @@ const futureTolerance = 5 * time.Minute
 func (b *Backfiller) repo(stop, work context.Context, t *task) {
 	var (
 		out  outcome
-		fail *Failure
+		fail *RepoError
 	)
 	err := b.hold.wait(stop)
 	if err == nil && !b.settle.record(work, t, Record{State: StateActive, Rev: t.known.Rev}) {
@@ -49,19 +50,19 @@ func (b *Backfiller) repo(stop, work context.Context, t *task) {
 	}
 }
 
-func (b *Backfiller) failed(work context.Context, t *task, fail *Failure) {
+func (b *Backfiller) failed(work context.Context, t *task, fail *RepoError) {
 	b.m.failure(fail)
 	r := result{answered: true}
-	switch fail.rule().act {
-	case actThrottle:
+	if fail.rule().act == actHost {
+		r = result{trouble: true, ask: fail.RetryAfter}
+	}
+	if fail.rule().act == actThrottle {
 		if !b.settle.record(work, t, Record{State: StateWaiting, Rev: t.known.Rev, Reason: string(fail.Reason)}) {
 			b.finish(work, t, result{})
 			return
 		}
 		b.finish(work, t, result{trouble: true, ask: fail.RetryAfter, requeue: true})
 		return
-	case actHost:
-		r = result{trouble: true, ask: fail.RetryAfter}
 	}
 	b.log.DebugContext(work, "attempt failed", "did", t.job.DID, "host", t.pds, "attempt", t.attempts+1, slog.Any("err", fail))
 	b.settle.failed(work, t, fail)
@@ -118,17 +119,11 @@ func (b *Backfiller) attempt(stop, work context.Context, t *task) (outcome, erro
 	if fail == nil || !fail.stale() || work.Err() != nil {
 		return out, err
 	}
-	fresh, refreshFail := b.identity(stop, t.job.DID, b.dir.Refresh)
-	if refreshFail != nil {
-		return outcome{}, refreshFail
+	pds, err := b.refresh(work, t.job.DID)
+	if err != nil {
+		return outcome{}, err
 	}
-	pds, refreshFail := hostOf(fresh)
-	switch {
-	case refreshFail != nil:
-		return outcome{}, refreshFail
-	case pds == "":
-		return outcome{}, errStopped
-	case pds == t.pds && fail.Reason != RepoBehind:
+	if pds == t.pds && fail.Reason != RepoBehind {
 		return outcome{}, fail
 	}
 	t.fresh = true
@@ -136,6 +131,19 @@ func (b *Backfiller) attempt(stop, work context.Context, t *task) (outcome, erro
 		b.sched.moved(t, pds)
 	}
 	return b.read(stop, work, t)
+}
+
+// refresh asks for the host of the account past the caches. It asks once, as a
+// place is held: trouble of the directory puts the job off, at no charge.
+func (b *Backfiller) refresh(ctx context.Context, did string) (string, error) {
+	id, err := b.dir.Refresh(ctx, did)
+	if err == nil {
+		return hostOf(id)
+	}
+	if fail := identityFailure(did, err); fail != nil {
+		return "", fail
+	}
+	return "", fmt.Errorf("refresh %s: %w", did, err)
 }
 
 // read fetches, checks and emits the repository.
@@ -195,10 +203,13 @@ func (b *Backfiller) verify(ctx context.Context, t *task, head *atproto.SignedCo
 		return nil
 	}
 	if err := b.verifier.Signature(ctx, head); err != nil {
-		if atproto.ReasonOf(err) == "" {
-			return failf(IdentityFailed, "key of %s: %w", t.job.DID, err)
+		if atproto.ReasonOf(err) != "" {
+			return err
 		}
-		return err
+		if fail := identityFailure(t.job.DID, err); fail != nil {
+			return fail
+		}
+		return fmt.Errorf("key of %s: %w", t.job.DID, err)
 	}
 	return nil
 }

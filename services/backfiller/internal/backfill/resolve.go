@@ -70,19 +70,18 @@ func (b *Backfiller) resolveAll(ctx, work context.Context, queue <-chan *task) e
 }
 
 func (b *Backfiller) resolve(ctx, work context.Context, t *task) {
-	id, fail := b.identity(ctx, t.job.DID, b.dir.Identity)
-	if fail == nil {
-		t.pds, fail = hostOf(id)
+	id, err := b.identity(ctx, t.job.DID)
+	if err == nil {
+		t.pds, err = hostOf(id)
 	}
-	if fail != nil {
+	if fail := asFailure(err); fail != nil {
 		b.m.failure(fail)
 		b.settle.failed(work, t, fail)
 		return
 	}
-	if t.pds == "" {
-		return // stopped; the job stays pending
-	}
-	b.place(work, t)
+	if err == nil {
+		b.place(work, t)
+	} // else stopped; the job stays pending
 }
 
 // place gives a job to the scheduler, or does what the scheduler says instead.
@@ -104,18 +103,16 @@ func (b *Backfiller) chargeDead(work context.Context, t *task, due time.Time) {
 }
 
 // identity asks the directory. While the directory itself is in trouble it
-// waits; a zero identity without a failure means that ctx has ended.
-func (b *Backfiller) identity(ctx context.Context, did string,
-	ask func(context.Context, string) (atproto.Identity, error),
-) (atproto.Identity, *Failure) {
+// waits; errStopped means that ctx has ended.
+func (b *Backfiller) identity(ctx context.Context, did string) (atproto.Identity, error) {
 	for b.plc.wait(ctx) == nil {
-		id, err := ask(ctx, did)
-		switch {
-		case err == nil:
+		id, err := b.dir.Identity(ctx, did)
+		if err == nil {
 			b.plc.ok()
 			return id, nil
-		case ctx.Err() != nil:
-			return atproto.Identity{}, nil
+		}
+		if ctx.Err() != nil {
+			break
 		}
 		if fail := identityFailure(did, err); fail != nil {
 			return atproto.Identity{}, fail
@@ -124,14 +121,11 @@ func (b *Backfiller) identity(ctx context.Context, did string,
 			b.log.WarnContext(ctx, "DID directory is in trouble", "did", did, slog.Any("err", err))
 		}
 	}
-	return atproto.Identity{}, nil
+	return atproto.Identity{}, errStopped
 }
 
-// hostOf is the base URL of the PDS of an identity; "" for a zero identity.
-func hostOf(id atproto.Identity) (string, *Failure) {
-	if id.DID == "" {
-		return "", nil
-	}
+// hostOf is the base URL of the PDS of an identity.
+func hostOf(id atproto.Identity) (string, error) {
 	if id.PDS == "" {
 		return "", failf(NoPDS, "%s names no PDS", id.DID)
 	}
@@ -144,7 +138,7 @@ func hostOf(id atproto.Identity) (string, *Failure) {
 
 // identityFailure classes an error of the directory. nil: the directory itself
 // is in trouble, not the DID.
-func identityFailure(did string, err error) *Failure {
+func identityFailure(did string, err error) *RepoError {
 	switch reason := atproto.ReasonOf(err); {
 	case reason != "":
 		return failf(DIDGone, "%w", err)

@@ -56,7 +56,7 @@ func (s *settler) skip(t *task, end string) {
 }
 
 // failed ends an attempt that went wrong, by the rule of its reason.
-func (s *settler) failed(ctx context.Context, t *task, f *Failure) {
+func (s *settler) failed(ctx context.Context, t *task, f *RepoError) {
 	switch f.rule().act {
 	case actGone:
 		s.gone(ctx, t, f)
@@ -67,7 +67,7 @@ func (s *settler) failed(ctx context.Context, t *task, f *Failure) {
 	}
 }
 
-func (s *settler) gone(ctx context.Context, t *task, f *Failure) {
+func (s *settler) gone(ctx context.Context, t *task, f *RepoError) {
 	if !s.record(ctx, t, Record{State: StateGone, Rev: t.known.Rev, Reason: string(f.Reason)}) {
 		return
 	}
@@ -79,7 +79,7 @@ func (s *settler) gone(ctx context.Context, t *task, f *Failure) {
 
 // retry charges the job an attempt and puts it off, not before the given time,
 // or gives it up.
-func (s *settler) retry(ctx context.Context, t *task, f *Failure, notBefore time.Time) {
+func (s *settler) retry(ctx context.Context, t *task, f *RepoError, notBefore time.Time) {
 	if t.attempts >= s.cfg.Max {
 		s.dead(ctx, t, parkExhausted, f)
 		return
@@ -113,7 +113,7 @@ func (s *settler) later(ctx context.Context, t *task, attempts int, at time.Time
 	})
 }
 
-func (s *settler) dead(ctx context.Context, t *task, reason string, f *Failure) {
+func (s *settler) dead(ctx context.Context, t *task, reason string, f *RepoError) {
 	if !s.record(ctx, t, Record{State: StateFailed, Rev: t.known.Rev, Reason: string(f.Reason)}) {
 		return
 	}

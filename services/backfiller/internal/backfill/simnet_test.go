@@ -93,6 +93,8 @@ func TestBackfillSimulatedNetwork(t *testing.T) {
 
 // Repositories that are traps cost bounded memory and time, and nobody else
 // anything.
+//
+//nolint:paralleltest // it measures the heap
 func TestBackfillHostileRepositories(t *testing.T) {
 	r := newRig(t)
 	kinds := simworld.HostileKinds()

@@ -63,7 +63,7 @@ type testHost struct {
 // mischief answers a request in place of the host; false lets it through.
 type mischief func(w http.ResponseWriter, r *http.Request, h *testHost, a *account) bool
 
-func newWorld(t testing.TB) *world {
+func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{accounts: map[string]*account{}, plcAsked: map[string]int{}}
 	w.PLC = httptest.NewServer(http.HandlerFunc(w.servePLC))
@@ -104,7 +104,7 @@ func (w *world) servePLC(rw http.ResponseWriter, r *http.Request) {
 }
 
 // newHost starts a PDS. Faults are asked in order, each for every request.
-func (w *world) newHost(t testing.TB, faults ...mischief) *testHost {
+func (w *world) newHost(t *testing.T, faults ...mischief) *testHost {
 	t.Helper()
 	h := &testHost{w: w, faults: faults, asked: map[string]int{}}
 	h.Server = httptest.NewServer(http.HandlerFunc(h.serve))
@@ -164,7 +164,7 @@ func xrpcError(rw http.ResponseWriter, status int, name, message string) {
 }
 
 // add makes an account with n posts, likes and records of a foreign collection.
-func (w *world) add(t testing.TB, h *testHost, n int) *account {
+func (w *world) add(t *testing.T, h *testHost, n int) *account {
 	t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -278,20 +278,13 @@ func (a *account) truth(keep func(string) bool) map[string]string {
 	return out
 }
 
-// did list of the world in a stable order.
-func (w *world) dids() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.Sorted(maps.Keys(w.accounts))
-}
-
 func (w *world) move(a *account, h *testHost) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	a.pds = h.URL
 }
 
-func eventually(t testing.TB, limit time.Duration, what string, cond func() bool) {
+func eventually(t *testing.T, limit time.Duration, what string, cond func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
 	tick := time.NewTicker(10 * time.Millisecond)
