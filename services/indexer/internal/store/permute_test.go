@@ -2,13 +2,13 @@ package store_test
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
-	"sort"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"sluice/pkg/event"
@@ -79,45 +79,77 @@ func applyShuffled(t *testing.T, st *store.Store, r *rand.Rand, list []delivery)
 	wg.Wait()
 }
 
-type dump map[string][]map[string]any
-
-func TestPermutationsRaw(t *testing.T) {
+// TestAnyOrder: shuffled, repeated, split between appliers and between live and
+// fetched, a history ends in the rows of stream order, except for what is judged
+// by what is gone.
+func TestAnyOrder(t *testing.T) {
 	t.Parallel()
-	all := loadAll(t, func(s *scenario) bool { return s.kind != "quirk" && len(s.events) < 1000 })
-	ref := dump{}
-	{
-		st, pool, schema := newStore(t)
-		for _, s := range all {
-			setUp(t, pool, schema, s)
-			applyInOrder(t, st, s, 500)
-			lookUpHandles(t, st, s)
-		}
-		settle(t, st)
-		for _, table := range all[0].tables(t) {
-			ref[table] = rowsOf(t, pool, schema, table)
-		}
+	seeds, long := uint64(10), 1000
+	if soak() {
+		seeds, long = 200, 5000
 	}
-	for seed := range uint64(3) {
+	all := loadAll(t, func(s *scenario) bool { return len(s.events) < long && !openQuirks[s.name] })
+	counts := map[string]int{}
+	st, pool, schema := newStore(t)
+	for seed := range seeds {
 		r := rand.New(rand.NewPCG(seed, 1))
-		st, pool, schema := newStore(t)
-		for _, s := range all {
+		some := pickScenarios(r, all, seed)
+		clearTables(t, pool, schema)
+		for _, s := range some {
 			setUp(t, pool, schema, s)
 		}
-		applyShuffled(t, st, r, shuffled(r, all))
-		for _, s := range all {
+		applyShuffled(t, st, r, shuffled(r, some))
+		for _, s := range some {
 			lookUpHandles(t, st, s)
 		}
 		settle(t, st)
-		tables := all[0].tables(t)
-		sort.Strings(tables)
-		for _, table := range tables {
-			missing, extra := diff(ref[table], rowsOf(t, pool, schema, table))
-			if len(missing)+len(extra) > 0 {
-				t.Errorf("seed %d: %s: %d rows missing, %d too many\n- %s\n+ %s", seed, table, len(missing), len(extra),
-					strings.Join(missing, "\n- "), strings.Join(extra, "\n+ "))
+		g := goneOf(some)
+		for _, table := range some[0].tables(t) {
+			var want []map[string]any
+			have := rowsOf(t, pool, schema, table)
+			for _, s := range some {
+				want = append(want, s.ignore(table, expectedRows(t, s, table))...)
+				have = s.ignore(table, have)
+			}
+			missing, extra := diff(want, have)
+			if bad := g.explain(table, missing, extra, counts); len(bad) > 0 {
+				t.Errorf("seed %d: %s: %d differences that nothing explains\n%s", seed, table, len(bad), strings.Join(head(bad), "\n"))
 			}
 		}
 	}
-	require.NotEmpty(t, ref)
-	_ = fmt.Sprint
+	for why, n := range counts {
+		t.Logf("%6d × %s", n, why)
+	}
+}
+
+// openQuirks are histories without one right outcome, or whose right outcome is
+// given in words; TestQuirks looks at them.
+var openQuirks = map[string]bool{
+	"account-deletion-leftovers": true, "update-into-conflict": true, "post-recreated-under-replies": true,
+}
+
+// pickScenarios takes one long history and some of the short ones.
+func pickScenarios(r *rand.Rand, all []*scenario, seed uint64) []*scenario {
+	var long, some []*scenario
+	for _, s := range all {
+		switch {
+		case s.kind == "random":
+			long = append(long, s)
+		case r.IntN(4) == 0:
+			some = append(some, s)
+		}
+	}
+	return append(some, long[seed%uint64(len(long))])
+}
+
+// clearTables empties every table of a schema and of ours beside it.
+func clearTables(t testing.TB, pool *pgxpool.Pool, schema string) {
+	t.Helper()
+	rows, err := pool.Query(context.Background(), `SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
+WHERE schemaname IN ($1, $2) AND tablename NOT IN ('migration', 'kysely_migration', 'kysely_migration_lock')`, schema, store.OwnSchema(schema))
+	require.NoError(t, err)
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	_, err = pool.Exec(context.Background(), "TRUNCATE "+strings.Join(names, ", ")+" CASCADE")
+	require.NoError(t, err)
 }

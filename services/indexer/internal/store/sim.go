@@ -195,7 +195,7 @@ func (s *sim) putDead(it *item, tomb tombRow) {
 			s.recheck(it.uri, recheckDescend, "")
 		}
 	case r.Kind.Edge():
-		s.touchEdge(newEdge(r, it.rev))
+		s.buryEdge(newEdge(r, it.rev))
 	}
 	if s.account(r.DID).DeletedRev < revBase(it.rev) {
 		s.putOlder(it, nil)

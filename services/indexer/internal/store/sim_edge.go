@@ -250,8 +250,13 @@ func (s *sim) countEdge(e *edgeRow, n int) {
 	}
 }
 
-// touchEdge leaves what a record that came after its deletion leaves.
-func (s *sim) touchEdge(e *edgeRow) { s.countEdge(e, 0) }
+// buryEdge leaves what a record that came after its deletion leaves.
+func (s *sim) buryEdge(e *edgeRow) {
+	s.countEdge(e, 0)
+	if (e.Kind == derive.ThreadGate || e.Kind == derive.PostGate) && s.holder(e.Kind, e.key()) == nil {
+		s.setGateFlag(e, false)
+	}
+}
 
 // arrived tells what waits for the fact that a row states.
 func (s *sim) arrived(e *edgeRow) {
