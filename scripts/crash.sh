@@ -10,6 +10,7 @@ need_go
 need_servers
 base=$RUN
 export RUN=$base/crash
+mkdir -p "$base"
 rounds=(
   "ingester=after_add_before_reply:4 indexer-1=inside_tx:5 indexer-2=after_commit_before_ack:4 backfiller-1=after_chunk_before_next:3 backfiller-2=after_repo_before_ack:6"
   "ingester=after_read_before_add:6 indexer-1=after_read_before_apply:5 indexer-2=after_ack_before_trim:4 backfiller-1=after_repo_before_ack:2 backfiller-2=after_chunk_before_next:9"

@@ -79,6 +79,7 @@ start() {
   mkdir -p "$RUN/logs"
   setsid nohup "$@" >>"$RUN/logs/$name.log" 2>&1 </dev/null &
   local pid=$!
+  disown "$pid"
   printf '%s %s\n' "$pid" "$(start_time "$pid")" >"$RUN/$name.pid"
 }
 

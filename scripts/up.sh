@@ -85,7 +85,8 @@ export METRICS_ADDRESSES
 METRICS_ADDRESSES=$(IFS=,; printf '%s' "${targets[*]}")
 for t in "${targets[@]}"; do
   name=${t%%=*}
-  wait_for 30 "$name (log in $RUN/logs/$name.log)" port_open "${t##*:}"
+  [ -z "${UP_POINTS:-}" ] || continue # it may be gone already, as it should
+  wait_for 60 "$name (log in $RUN/logs/$name.log)" port_open "${t##*:}"
 done
 
 [ -z "${UP_NOWAIT:-}" ] || exit 0
