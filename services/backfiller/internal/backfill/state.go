@@ -26,9 +26,8 @@ import (
 //	{stream}:paused    exists while the backfill is paused, whatever its value
 //	{stream}:delayed   sorted set of jobs that wait for another attempt
 //
-// Memory: an entry of the ledger is about 24 + 14 bytes plus 4 of listpack, so
-// 45 M repositories cost about 2 GB in shards of up to 128 entries. A million
-// cost 45 MB.
+// Memory, measured: 46 bytes a repository with 86 in a shard (45 M
+// repositories: 2.1 GB), 91 bytes with two in a shard (1 M: 91 MB).
 const (
 	stateKey    = ":state"
 	progressKey = ":progress"
