@@ -236,7 +236,7 @@ func validCID(s []byte) bool {
 		b, err := base58.Decode(string(s))
 		return err == nil && len(b) == 34 && b[0] == 0x12 && b[1] == 0x20
 	}
-	_, _, ok := decodeCID(s)
+	_, ok := decodeCID(s)
 	return ok
 }
 
@@ -245,34 +245,34 @@ func rawCID(s []byte) bool {
 	if s[0] == 'Q' {
 		return false
 	}
-	codec, _, ok := decodeCID(s)
+	codec, ok := decodeCID(s)
 	return ok && codec == 0x55
 }
 
 // decodeCID reads the base32 text of a version 1 CID.
-func decodeCID(s []byte) (codec, hash uint64, ok bool) {
+func decodeCID(s []byte) (codec uint64, ok bool) {
 	if s[0] != 'b' {
-		return 0, 0, false
+		return 0, false
 	}
 	var buf [maxCID]byte
 	b, ok := decodeBase32(buf[:0], s[1:])
 	if !ok {
-		return 0, 0, false
+		return 0, false
 	}
 	version, b, ok := varint(b)
 	if !ok || version != 1 {
-		return 0, 0, false
+		return 0, false
 	}
 	codec, b, ok = varint(b)
 	if !ok {
-		return 0, 0, false
+		return 0, false
 	}
-	hash, b, ok = varint(b)
+	_, b, ok = varint(b)
 	if !ok {
-		return 0, 0, false
+		return 0, false
 	}
 	size, b, ok := varint(b)
-	return codec, hash, ok && size == uint64(len(b))
+	return codec, ok && size == uint64(len(b))
 }
 
 // decodeBase32 reads lower-case base32; padding is passed over, and the bits

@@ -13,11 +13,11 @@ import (
 	"sluice/pkg/lexicon"
 )
 
-func newCatalog(t testing.TB, opts lexicon.Options) *lexicon.Catalog {
-	t.Helper()
+func newCatalog(tb testing.TB, opts lexicon.Options) *lexicon.Catalog {
+	tb.Helper()
 	c, err := lexicon.New(opts)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return c
 }
@@ -29,16 +29,16 @@ type verdict struct {
 	Record     json.RawMessage `json:"record"`
 }
 
-func verdicts(t testing.TB, name string) []verdict {
-	t.Helper()
+func verdicts(tb testing.TB, name string) []verdict {
+	tb.Helper()
 	f, err := os.Open(name)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	z, err := gzip.NewReader(f)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var out []verdict
 	lines := bufio.NewScanner(z)
@@ -46,12 +46,12 @@ func verdicts(t testing.TB, name string) []verdict {
 	for lines.Scan() {
 		var v verdict
 		if err := json.Unmarshal(lines.Bytes(), &v); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		out = append(out, v)
 	}
 	if err := lines.Err(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return out
 }

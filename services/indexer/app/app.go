@@ -138,7 +138,7 @@ func (a *App) build(consumer string, d proc.Deps) error {
 // sinks makes what events go to, and the verification of identities beside it.
 func (a *App) sinks(d proc.Deps) (index.Sinks, error) {
 	to := index.Sinks{Apply: a.store, Sweeps: a.store, Delete: a.store}
-	if !a.events() || !a.cfg.ResolveDIDs && !a.cfg.CheckAccounts {
+	if !a.events() || !a.cfg.ResolveDIDs {
 		return to, nil
 	}
 	client, err := atproto.NewHTTPClient(atproto.HTTPConfig{
@@ -154,11 +154,9 @@ func (a *App) sinks(d proc.Deps) (index.Sinks, error) {
 	if err != nil {
 		return to, err
 	}
-	if a.cfg.ResolveDIDs {
-		v := identity.New(identity.Config{Workers: a.cfg.Resolvers, Rate: a.cfg.ResolveRate}, dir, a.store, d.Registry, d.Log)
-		to.Wake = v.Wake
-		a.add("identity", v.Run)
-	}
+	v := identity.New(identity.Config{Workers: a.cfg.Resolvers, Rate: a.cfg.ResolveRate}, dir, a.store, d.Registry, d.Log)
+	to.Wake = v.Wake
+	a.add("identity", v.Run)
 	if a.cfg.CheckAccounts {
 		to.Accounts = identity.NewAccounts(dir, client, d.Registry)
 	}
@@ -260,8 +258,8 @@ func (a *App) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Ready says whether Redis and PostgreSQL answer and live events are not older
-// than the limit.
+// Ready says whether Redis and PostgreSQL answer, and whether live events are
+// applied in time. A quiet network makes nothing late.
 func (a *App) Ready(ctx context.Context) error {
 	if err := a.redis.Ping(ctx); err != nil {
 		return fmt.Errorf("redis: %w", err)
@@ -269,9 +267,20 @@ func (a *App) Ready(ctx context.Context) error {
 	if err := a.ping(ctx); err != nil {
 		return fmt.Errorf("postgres: %w", err)
 	}
-	if last := a.live(); a.cfg.LagLimit > 0 && !last.IsZero() {
-		if age := time.Since(last); age > a.cfg.LagLimit {
-			return fmt.Errorf("the last live event applied is %s old, the limit is %s", age.Round(time.Second), a.cfg.LagLimit)
+	last := a.live()
+	if a.cfg.LagLimit == 0 || last.IsZero() || time.Since(last) <= a.cfg.LagLimit {
+		return nil
+	}
+	for stream, groups := range a.groups() {
+		if index.Class(stream) != index.StageLive || stream == a.cfg.LabelStream {
+			continue
+		}
+		st, err := a.redis.Stats(ctx, stream, groups...)
+		if err != nil {
+			return fmt.Errorf("redis: %w", err)
+		}
+		if st.Pending > 0 || st.Lag > 0 {
+			return fmt.Errorf("%s: the last event applied is %s old, the limit is %s", stream, time.Since(last).Round(time.Second), a.cfg.LagLimit)
 		}
 	}
 	return nil

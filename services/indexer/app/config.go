@@ -58,8 +58,8 @@ type Config struct {
 
 	// ResolveDIDs switches the verification of handles.
 	ResolveDIDs bool `env:"ENABLE_DID_RESOLUTION" default:"true" help:"verify handles"`
-	// CheckAccounts asks the current PDS before an account is hidden or deleted.
-	CheckAccounts bool `env:"INDEXER_CHECK_ACCOUNTS" default:"true" help:"ask the current PDS of an account before its rows are deleted"`
+	// CheckAccounts asks the current PDS before an account is hidden or deleted. It needs ResolveDIDs.
+	CheckAccounts bool `env:"INDEXER_CHECK_ACCOUNTS" default:"true" help:"ask the current PDS of an account before it is hidden or deleted; only with ENABLE_DID_RESOLUTION"`
 	// PLCURL, HandleResolver and AllowPrivate are about identities.
 	PLCURL         string   `env:"PLC_URL" default:"https://plc.directory" help:"the PLC directory"`
 	HandleResolver string   `env:"HANDLE_RESOLVER_URL" help:"XRPC service that resolves handles, in place of DNS and HTTPS"`
@@ -81,8 +81,8 @@ type Config struct {
 	Check bool `env:"INDEXER_MIGRATE_CHECK" default:"false" help:"indexer migrate only says what would be done"`
 	// DebugWait serves GET /debug/wait on the admin port.
 	DebugWait bool `env:"INDEXER_DEBUG_WAIT" default:"false" help:"serve GET /debug/wait on the admin port"`
-	// LagLimit makes the process not ready when events are older than this; 0 switches it off.
-	LagLimit time.Duration `env:"INDEXER_READY_LAG_SECS" unit:"s" default:"0" min:"0" max:"86400" help:"live events older than this when applied make the process not ready; 0 never"`
+	// LagLimit makes the process not ready when it is so far behind; 0 switches it off.
+	LagLimit time.Duration `env:"INDEXER_READY_LAG_SECS" unit:"s" default:"600" min:"0" max:"604800" help:"not ready while live events wait and the last one applied is older than this; 0 never"`
 }
 
 // Validate checks what one field alone cannot say.

@@ -52,11 +52,11 @@ func (a *App) every(name string, pause time.Duration, step func(context.Context)
 	log := a.log.With("component", name)
 	return func(ctx context.Context) error {
 		failures := 0
-		for {
+		for ctx.Err() == nil {
 			more, err := step(ctx)
 			switch {
 			case ctx.Err() != nil:
-				return nil
+				return nil //nolint:nilerr // the stop was asked for
 			case err != nil && fault.ClassOf(err) == fault.Fatal:
 				return err
 			case err != nil:
@@ -72,9 +72,8 @@ func (a *App) every(name string, pause time.Duration, step func(context.Context)
 			} else if more {
 				wait = 0
 			}
-			if fault.Sleep(ctx, wait) != nil {
-				return nil
-			}
+			_ = fault.Sleep(ctx, wait)
 		}
+		return nil
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
-	"sort"
 	"strings"
 	"testing"
 	"time"
@@ -150,7 +149,7 @@ func TestLiveBesideBackfill(t *testing.T) {
 	behind, err := s.client.Stats(t.Context(), "firehose_backfill", "firehose_group")
 	require.NoError(t, err)
 	require.Positive(t, behind.Lag+behind.Pending, "the backfill was over too early to prove anything")
-	sort.Slice(waits, func(i, j int) bool { return waits[i] < waits[j] })
+	slices.Sort(waits)
 	t.Logf("live latency beside %d backfilled events: median %s, most %s; still %d behind", backlog, waits[len(waits)/2], waits[len(waits)-1], behind.Lag+behind.Pending)
 	require.Less(t, waits[len(waits)/2], 2*time.Second)
 }
@@ -204,14 +203,18 @@ func TestDeletedAccountIsChecked(t *testing.T) {
 			answer(w, http.StatusOK, map[string]any{"did": r.FormValue("did"), "active": r.FormValue("did") == moved, "status": "deactivated"})
 		default:
 			answer(w, http.StatusOK, map[string]any{
-				"id": did, "alsoKnownAs": []string{},
+				"id": did, "alsoKnownAs": []string{"at://" + strings.TrimPrefix(did, "did:plc:") + ".test"},
+				"verificationMethod": []map[string]string{{
+					"id": "#atproto", "type": "Multikey", "controller": did, "publicKeyMultibase": "zQ3shXjHeiBuRCKmM36cuYnm7YEMzhGnCmCyW92sRJ9pribSF",
+				}},
 				"service": []map[string]string{{"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": srv.URL}},
 			})
 		}
 	}))
 	t.Cleanup(srv.Close)
 	cfg := s.config("one")
-	cfg.CheckAccounts, cfg.PLCURL, cfg.AllowPrivate = true, srv.URL, []string{"all"}
+	cfg.ResolveDIDs, cfg.CheckAccounts, cfg.PLCURL, cfg.HandleResolver = true, true, srv.URL, srv.URL
+	cfg.AllowPrivate = []string{"all"}
 	in := s.start(cfg)
 	at := "2026-01-02T00:00:00.000Z"
 	s.send("firehose_live", event.JSON, events...)

@@ -256,7 +256,8 @@ func TestBadSettings(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { done <- cmd.Wait() }()
 			select {
-			case <-done:
+			case err := <-done:
+				require.Error(t, err)
 			case <-time.After(30 * time.Second):
 				_ = cmd.Process.Kill()
 				t.Fatalf("still running: %s", &out)

@@ -48,10 +48,9 @@ func (v *Verifier) Run(ctx context.Context) error {
 	for range v.cfg.Workers {
 		g.Go(func() error {
 			for c := range checks {
-				if v.limit.Wait(ctx) != nil {
-					return nil
+				if v.limit.Wait(ctx) == nil {
+					v.check(ctx, c)
 				}
-				v.check(ctx, c)
 			}
 			return nil
 		})

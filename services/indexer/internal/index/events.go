@@ -76,7 +76,7 @@ func Events(c *redstream.Client, cfg Config, live bool, to Sinks, m *Metrics, lo
 		check:  e.check,
 		time:   func(v eventEntry) time.Time { return eventTime(v.event.Time) },
 		done:   e.done,
-	}, m, e.log)
+	}, m, log)
 }
 
 func (*events) decode(d redstream.Delivery) (eventEntry, bool, error) {

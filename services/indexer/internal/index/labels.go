@@ -37,7 +37,7 @@ func Labels(c *redstream.Client, cfg Config, apply LabelApplier, m *Metrics, log
 			return eventTime(v[len(v)-1].Label.CTS)
 		},
 		done: l.done,
-	}, m, log.With("component", "index"))
+	}, m, log)
 }
 
 // decode returns the good labels of an entry together with the error of the

@@ -35,7 +35,7 @@ type Metrics struct {
 	batch, commit                      *prometheus.HistogramVec
 	parks                              *prometheus.CounterVec // stage, reason
 	retries, splits                    *prometheus.CounterVec // stage
-	sweeps, sweptRecords               prometheus.Counter
+	sweeps                             prometheus.Counter
 	sweepsWaiting                      prometheus.Gauge
 }
 

@@ -126,7 +126,7 @@ func newPipeline[T any](c *redstream.Client, cfg Config, k kind[T], m *Metrics, 
 	}
 	p := &Pipeline[T]{
 		cfg: cfg, kind: k, consumer: consumer, metrics: m.stage(cfg.Stage, consumer.Held, consumer.AckFailures),
-		log: log.With("stream", cfg.Name),
+		log: log.With("component", "index", "stream", cfg.Name),
 	}
 	p.breaker = &breaker{switched: consumer.Unhealthy, ping: cfg.Ping}
 	p.checks = newChecker(p)
@@ -201,7 +201,7 @@ func (p *Pipeline[T]) handle(ctx context.Context, batch []redstream.Delivery) er
 		}
 		if ctx.Err() != nil {
 			p.consumer.Retry(0, batch[i+1:]...)
-			return nil
+			break
 		}
 	}
 	return nil
@@ -218,7 +218,7 @@ func (p *Pipeline[T]) submit(ctx context.Context, key string, e entry[T]) error 
 	p.order.settled(1)
 	p.consumer.Retry(0, e.d)
 	if ctx.Err() != nil || errors.Is(err, lane.ErrClosed) {
-		return nil
+		return nil //nolint:nilerr // the stop was asked for
 	}
 	return err
 }
@@ -246,14 +246,13 @@ func (p *Pipeline[T]) parkOrHandOver(ctx context.Context, d redstream.Delivery, 
 		p.consumer.Retry(0, d)
 	}
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // the entry comes again
 	}
 	return err
 }
 
 func reasonOf(err error) event.Reason {
-	var drop *event.DropError
-	if errors.As(err, &drop) {
+	if drop, ok := errors.AsType[*event.DropError](err); ok {
 		return drop.Reason
 	}
 	return event.ReasonRejected

@@ -48,11 +48,11 @@ func NewSweeper(streams []string, every time.Duration, list SweepList, floors Fl
 // Run sweeps until ctx ends.
 func (s *Sweeper) Run(ctx context.Context) error {
 	failing := false
-	for {
+	for ctx.Err() == nil {
 		more, err := s.Round(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the stop was asked for
 		case err != nil && fault.ClassOf(err) == fault.Fatal:
 			return err
 		case err != nil && !failing:
@@ -62,10 +62,9 @@ func (s *Sweeper) Run(ctx context.Context) error {
 		if more && err == nil {
 			continue
 		}
-		if fault.Sleep(ctx, s.every) != nil {
-			return nil
-		}
+		_ = fault.Sleep(ctx, s.every)
 	}
+	return nil
 }
 
 // Round sweeps what is due, at most a batch of each stream, and says whether
