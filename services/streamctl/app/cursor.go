@@ -30,7 +30,13 @@ func (t *tool) cursorCmd() *cobra.Command {
 			return t.cursorSet(cmd.Context(), args[0], args[1], args[2])
 		},
 	}
-	cmd.AddCommand(get, set)
+	rm := &cobra.Command{
+		Use: "rm <stream> <host>", Short: "Remove one cursor, so that its host is read from the start",
+		Example: "  streamctl cursor rm repo_backfill bsky.network",
+		Args:    cobra.ExactArgs(2),
+		RunE:    func(cmd *cobra.Command, args []string) error { return t.cursorRemove(cmd.Context(), args[0], args[1]) },
+	}
+	cmd.AddCommand(get, set, rm)
 	return cmd
 }
 
@@ -102,5 +108,35 @@ func (t *tool) cursorSet(ctx context.Context, stream, host, value string) error 
 		return t.dump(map[string]string{"key": key, "from": old, "to": value})
 	}
 	t.say("%s: %s -> %s", key, old, value)
+	return nil
+}
+
+func (t *tool) cursorRemove(ctx context.Context, stream, host string) error {
+	stream, err := t.stream(stream)
+	if err != nil {
+		return err
+	}
+	redis, err := t.client(ctx)
+	if err != nil {
+		return err
+	}
+	key := stream + ":cursor:" + host
+	old, found, err := redis.Cursor(ctx, key)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return fmt.Errorf("there is no cursor %s (streamctl cursor get lists them)", key)
+	}
+	if err := t.confirm(fmt.Sprintf("remove %s, now %s?", key, old)); err != nil {
+		return err
+	}
+	if err := redis.DeleteCursor(ctx, key); err != nil {
+		return err
+	}
+	if t.json {
+		return t.dump(map[string]string{"key": key, "removed": old})
+	}
+	t.say("%s: %s -> (none)", key, old)
 	return nil
 }
