@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Replays the trimming incident on a real Redis with the rules that failed and
-# with ours, side by side.
+# Replays the trimming incident of October 2025 on a Redis of its own, with the
+# rules of that time and with ours, and prints both. Arguments: -entries N, -v.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 need_go
-need_servers
+command -v redis-server >/dev/null || apt redis-server
 RUN=$(mktemp -d "${TMPDIR:-/tmp}/sluice-incident-XXXXXX")
 cleanup() {
   stop redis
@@ -15,4 +15,4 @@ trap 'exit 130' INT TERM
 port=$(pick_port $((20000 + RANDOM % 10000)))
 start_redis "$RUN/redis" "$port" --appendonly no
 cd "$ROOT/pkg"
-REDIS_URL=redis://127.0.0.1:$port go run ./redstream/incident "$@"
+go run ./redstream/incident/replay -redis "redis://127.0.0.1:$port" "$@"

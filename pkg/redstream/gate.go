@@ -22,21 +22,17 @@ type GateConfig struct {
 	// Every is the time between two looks while it is closed or nobody asks.
 	// Default 500ms.
 	Every time.Duration
-	// Fresh is how long one look answers everybody. Default 10ms. A producer
-	// that must not pass the mark by more than what is in flight sets it below
-	// the time that an append takes.
+	// Fresh is how old an answer may be. Default 0: each question is answered
+	// by a look that began after it, so a producer passes the mark by no more
+	// than what it writes between two questions.
 	Fresh time.Duration
 	// OnChange is called when the gate opens or closes, from one goroutine at
 	// a time.
 	OnChange func(closed bool)
 }
 
-const (
-	// gateFresh is the default of Fresh.
-	gateFresh = 10 * time.Millisecond
-	// memoryBand is how far below its mark memory must fall.
-	memoryBand = 0.05
-)
+// memoryBand is how far below its mark memory must fall.
+const memoryBand = 0.05
 
 // Gate holds a producer while a stream is too long or Redis is nearly full.
 // It is safe for concurrent use.
@@ -47,7 +43,7 @@ type Gate struct {
 
 	mu      sync.Mutex
 	closed  bool
-	looked  time.Time // when the state was last known
+	looked  time.Time // when the last look began
 	counted time.Time // up to when closed time is in the metric
 }
 
@@ -62,9 +58,6 @@ func (c *Client) NewGate(cfg GateConfig) *Gate {
 	}
 	if cfg.Every <= 0 {
 		cfg.Every = 500 * time.Millisecond
-	}
-	if cfg.Fresh <= 0 {
-		cfg.Fresh = gateFresh
 	}
 	c.metrics.gateClosed.WithLabelValues(cfg.Stream).Set(0)
 	c.metrics.gateSeconds.WithLabelValues(cfg.Stream)
@@ -111,19 +104,22 @@ func (g *Gate) Closed() bool {
 	return g.closed
 }
 
-// look returns the state, asking Redis if nobody did a moment ago.
+// look returns the state. What another caller found counts if it began to look
+// after this one asked, or no longer ago than Fresh.
 func (g *Gate) look(ctx context.Context) (bool, error) {
+	asked := time.Now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if time.Since(g.looked) < g.cfg.Fresh {
+	if g.looked.After(asked.Add(-g.cfg.Fresh)) {
 		return g.closed, nil
 	}
+	began := time.Now()
 	length, share, err := g.c.fullness(ctx, g.cfg.Stream)
 	if err != nil {
 		g.count()
 		return true, err
 	}
-	g.looked = time.Now()
+	g.looked = began
 	g.count()
 	g.turn(ctx, length, share)
 	return g.closed, nil

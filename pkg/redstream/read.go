@@ -57,6 +57,7 @@ func newSource(cons *Consumer, stream string) (*source, error) {
 	if c.keys.cluster && tag(s.dlq) != tag(s.key) {
 		return nil, fault.Fatalf("consumer: %w: %s and %s", ErrSlot, s.key, s.dlq)
 	}
+	s.asked.Store(time.Now().UnixMilli())
 	c.metrics.initGroup(stream, cfg.Group)
 	return s, nil
 }
