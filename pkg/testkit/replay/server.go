@@ -31,6 +31,7 @@ type Server struct {
 	docs  map[string][]byte
 
 	mu        sync.Mutex
+	closed    bool // no subscription is counted in any more
 	connected int
 	asked     map[string]int
 }
@@ -54,6 +55,9 @@ func Serve(tb testing.TB, r *Recording) *Server {
 	s.RelayHost = "ws" + strings.TrimPrefix(s.URL, "http")
 	s.PLCURL, s.HandleResolverURL = s.URL, s.URL
 	tb.Cleanup(func() {
+		s.mu.Lock()
+		s.closed = true
+		s.mu.Unlock()
 		close(s.done)
 		s.http.CloseClientConnections()
 		s.http.Close()
@@ -112,6 +116,16 @@ func (s *Server) Connected() int {
 	return s.connected
 }
 
+// enter counts a subscription in, unless the server is closing.
+func (s *Server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.owned.Add(1)
+	}
+	return !s.closed
+}
+
 func (s *Server) count(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,11 +144,22 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request) {
 		}
 		cursor = n
 	}
+	if !s.enter() {
+		return
+	}
+	defer s.owned.Done()
 	conn, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {
 		return
 	}
 	gone := make(chan struct{})
+	s.owned.Go(func() {
+		select {
+		case <-s.done:
+			_ = conn.Close()
+		case <-gone:
+		}
+	})
 	s.owned.Go(func() {
 		defer close(gone)
 		for {

@@ -69,7 +69,8 @@ func fetchSome(url string, limit int64) answer {
 // reader is a plain subscriber.
 type reader struct {
 	conn *websocket.Conn
-	t    *testing.T
+	// patience is how long the stream may be quiet before next gives up.
+	patience time.Duration
 }
 
 func subscribe(t *testing.T, url string) *reader {
@@ -78,12 +79,18 @@ func subscribe(t *testing.T, url string) *reader {
 	require.NoError(t, err)
 	_ = res.Body.Close()
 	t.Cleanup(func() { _ = conn.Close() })
-	return &reader{conn, t}
+	return &reader{conn, 1500 * time.Millisecond}
+}
+
+// patiently makes the reader wait for what is sure to come.
+func (r *reader) patiently() *reader {
+	r.patience = 30 * time.Second
+	return r
 }
 
 // next returns the next message; nil when the stream is quiet or ends.
 func (r *reader) next() []byte {
-	_ = r.conn.SetReadDeadline(time.Now().Add(1500 * time.Millisecond))
+	_ = r.conn.SetReadDeadline(time.Now().Add(r.patience))
 	_, data, err := r.conn.ReadMessage()
 	if err != nil {
 		return nil

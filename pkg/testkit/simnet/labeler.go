@@ -12,7 +12,11 @@ func (n *Network) subscribeLabels(w http.ResponseWriter, req *http.Request) {
 		xrpcError(w, http.StatusBadRequest, "InvalidRequest", "cursor is not a number")
 		return
 	}
-	s, err := accept(w, req, &n.owned)
+	if !n.enter() {
+		return
+	}
+	defer n.owned.Done()
+	s, err := accept(w, req, &n.owned, n.done)
 	if err != nil {
 		return
 	}

@@ -107,9 +107,23 @@ type Network struct {
 	living       atomic.Int32 // runs of Live
 	servers      []*http.Server
 	group        errgroup.Group
-	owned        sync.WaitGroup // readers of sockets
+	owned        sync.WaitGroup // subscriptions and their readers
 	done         chan struct{}
 	closing      sync.Once
+	gate         sync.Mutex // guards closed and the first Add to owned
+	closed       bool
+}
+
+// enter counts a subscription in, unless the network is closing. The caller
+// owes an owned.Done.
+func (n *Network) enter() bool {
+	n.gate.Lock()
+	defer n.gate.Unlock()
+	if n.closed {
+		return false
+	}
+	n.owned.Add(1)
+	return true
 }
 
 // Start serves a world until the test ends.
@@ -212,6 +226,9 @@ func (n *Network) listen() error {
 // Close ends all connections and waits for all goroutines.
 func (n *Network) Close() {
 	n.closing.Do(func() {
+		n.gate.Lock()
+		n.closed = true
+		n.gate.Unlock()
 		close(n.done)
 		for _, s := range n.servers {
 			_ = s.Close()
@@ -237,8 +254,16 @@ func (n *Network) Env() map[string]string {
 	}
 	return map[string]string{
 		"PLC_URL": n.PLCURL, "INGESTER_RELAY_HOSTS": relays.String(), "INGESTER_LABELER_HOSTS": n.LabelerHost,
-		"HANDLE_RESOLVER_URL": n.HandleResolverURL, "ALLOW_PRIVATE_NETWORK": "127.0.0.0/8",
+		"HANDLE_RESOLVER_URL": n.HandleResolverURL, "ALLOW_PRIVATE_NETWORK": n.private(),
 	}
+}
+
+// private are the prefixes that the network's addresses are in.
+func (n *Network) private() string {
+	if ip := net.ParseIP(n.opts.Name); ip != nil && ip.IsLoopback() {
+		return "127.0.0.0/8"
+	}
+	return "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
 }
 
 // Live lets things go on for a time, at about rate events a second, and

@@ -23,13 +23,13 @@ func TestStreamGivesEveryFrameAfterTheCursor(t *testing.T) {
 	_, last := n.World.Seqs()
 	frames, _ := n.World.Frames(0, 1<<20)
 	final := func(b []byte) bool { return bytes.Equal(b, frames[len(frames)-1].Data) }
-	got := subscribe(t, n.RelayHost+"/xrpc/com.atproto.sync.subscribeRepos?cursor=0").drain(final)
+	got := subscribe(t, n.RelayHost+"/xrpc/com.atproto.sync.subscribeRepos?cursor=0").patiently().drain(final)
 	require.Len(t, got, len(frames))
 	for i := range got {
 		require.Equal(t, frames[i].Data, got[i])
 	}
 	half := frames[len(frames)/2].Seq
-	got = subscribe(t, n.RelayHost+"/xrpc/com.atproto.sync.subscribeRepos?cursor="+itoa(half)).drain(final)
+	got = subscribe(t, n.RelayHost+"/xrpc/com.atproto.sync.subscribeRepos?cursor="+itoa(half)).patiently().drain(final)
 	require.Len(t, got, len(frames)-len(frames)/2-1)
 	require.GreaterOrEqual(t, n.Status().Served[0], int64(len(frames)))
 
@@ -48,7 +48,7 @@ func TestRelaysCountForThemselves(t *testing.T) {
 	n := start(t, func(o *Options) { o.Relays, o.World.Records = 2, 300 })
 	frames, _ := n.World.Frames(0, 1<<20)
 	last := frames[len(frames)-1].Seq + seqStep
-	got := subscribe(t, n.RelayHosts[1]+"/xrpc/com.atproto.sync.subscribeRepos?cursor=0").drain(func(b []byte) bool {
+	got := subscribe(t, n.RelayHosts[1]+"/xrpc/com.atproto.sync.subscribeRepos?cursor=0").patiently().drain(func(b []byte) bool {
 		return seqOf(b) == last
 	})
 	require.Len(t, got, len(frames))
@@ -69,7 +69,7 @@ func itoa(n int64) string {
 func TestLiveGoesOn(t *testing.T) {
 	t.Parallel()
 	n := start(t, nil)
-	r := subscribe(t, n.RelayHost+"/xrpc/com.atproto.sync.subscribeRepos")
+	r := subscribe(t, n.RelayHost+"/xrpc/com.atproto.sync.subscribeRepos").patiently()
 	before := n.World.Len()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -228,7 +228,9 @@ func post(t *testing.T, url, kind, body string) int {
 func TestLabels(t *testing.T) {
 	t.Parallel()
 	n := start(t, nil)
-	got := subscribe(t, n.LabelerHost+"/xrpc/com.atproto.label.subscribeLabels?cursor=0").drain(nil)
+	got := subscribe(t, n.LabelerHost+"/xrpc/com.atproto.label.subscribeLabels?cursor=0").patiently().drain(func(b []byte) bool {
+		return seqOf(b) == n.World.LastLabel()
+	})
 	require.Len(t, got, int(n.World.LastLabel()))
 	verifyLabels(t, n, got)
 }

@@ -33,8 +33,9 @@ type socket struct {
 
 var upgrader = websocket.Upgrader{CheckOrigin: func(*http.Request) bool { return true }}
 
-// accept upgrades a request. Its reader goroutine ends with the connection.
-func accept(w http.ResponseWriter, r *http.Request, owner *sync.WaitGroup) (*socket, error) {
+// accept upgrades a request. Its goroutines are owner's; the connection, and
+// they with it, end at the latest when done is closed.
+func accept(w http.ResponseWriter, r *http.Request, owner *sync.WaitGroup, done <-chan struct{}) (*socket, error) {
 	conn, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {
 		return nil, err
@@ -56,6 +57,13 @@ func accept(w http.ResponseWriter, r *http.Request, owner *sync.WaitGroup) (*soc
 			if _, _, err := conn.ReadMessage(); err != nil {
 				return
 			}
+		}
+	})
+	owner.Go(func() {
+		select {
+		case <-done:
+			s.cut()
+		case <-s.closed:
 		}
 	})
 	return s, nil

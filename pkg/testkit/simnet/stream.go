@@ -39,7 +39,11 @@ func (r *relay) subscribe(w http.ResponseWriter, req *http.Request) {
 		xrpcError(w, http.StatusBadRequest, "InvalidRequest", "cursor is not a number")
 		return
 	}
-	s, err := accept(w, req, &r.net.owned)
+	if !r.net.enter() {
+		return
+	}
+	defer r.net.owned.Done()
+	s, err := accept(w, req, &r.net.owned, r.net.done)
 	if err != nil {
 		return
 	}

@@ -32,6 +32,7 @@ type World struct {
 	labels   []LabelFrame
 	labelled *labelBook
 	byDID    map[string]*Account
+	handles  map[string]*Account
 	last     map[*Account]int // index of the last commit frame
 	changed  chan struct{}
 	live     lottery
@@ -66,6 +67,7 @@ func Generate(o Options) (*World, error) {
 	if err := w.emitLabels(o.Labels); err != nil {
 		return nil, fmt.Errorf("make labels: %w", err)
 	}
+	w.indexHandles()
 	return w, nil
 }
 
@@ -87,6 +89,7 @@ func (w *World) Step(n int, now func() time.Time) error {
 			return fmt.Errorf("step: %w", err)
 		}
 	}
+	w.indexHandles()
 	close(w.changed)
 	w.changed = make(chan struct{})
 	return nil
@@ -181,12 +184,17 @@ func (w *World) State(a *Account) State {
 func (w *World) Resolve(handle string) *Account {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
+	return w.handles[handle]
+}
+
+// indexHandles follows what has happened to handles.
+func (w *World) indexHandles() {
+	w.handles = make(map[string]*Account, len(w.gen.accounts))
 	for _, a := range w.gen.accounts {
-		if a.state.Handle == handle && a.state.Resolves && a.state.Status != "deleted" {
-			return a
+		if a.state.Resolves && a.state.Status != "deleted" {
+			w.handles[a.state.Handle] = a
 		}
 	}
-	return nil
 }
 
 // Stats counts what was done, by name: "create app.bsky.feed.post", "frame
