@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -12,6 +14,15 @@ import (
 	"sluice/pkg/event"
 	"sluice/pkg/testkit"
 )
+
+// cpuTime is what the process has used: on a busy machine, what counts.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
 
 func productionCommits(b *testing.B) [][]byte {
 	b.Helper()
@@ -34,6 +45,7 @@ func BenchmarkCommit(b *testing.B) {
 	run := func(b *testing.B, work func(*atproto.Commit) error) {
 		b.Helper()
 		b.ReportAllocs()
+		start := cpuTime()
 		for i := 0; b.Loop(); i++ {
 			f, err := atproto.ParseFrame(frames[i%len(frames)])
 			if err == nil {
@@ -44,6 +56,7 @@ func BenchmarkCommit(b *testing.B) {
 			}
 		}
 		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commits/s")
+		b.ReportMetric(float64(cpuTime()-start)/float64(b.N), "cpu-ns/op")
 	}
 	b.Run("parse", func(b *testing.B) { run(b, func(*atproto.Commit) error { return nil }) })
 	b.Run("open", func(b *testing.B) { run(b, (*atproto.Commit).Open) })
@@ -90,6 +103,7 @@ func BenchmarkReadRepo(b *testing.B) {
 			b.Run(fmt.Sprintf("%d spilled=%t", n, limit > 0), func(b *testing.B) {
 				b.SetBytes(int64(len(car)))
 				b.ReportAllocs()
+				start := cpuTime()
 				for b.Loop() {
 					info, err := atproto.ReadRepo(b.Context(), bytes.NewReader(car), atproto.RepoOptions{MemoryLimit: limit}, func(atproto.Record) error { return nil })
 					if err != nil || info.Emitted != int64(n) {
@@ -97,6 +111,7 @@ func BenchmarkReadRepo(b *testing.B) {
 					}
 				}
 				b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "records/s")
+				b.ReportMetric(float64(cpuTime()-start)/float64(b.N*n), "cpu-ns/record")
 			})
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -329,4 +331,52 @@ func TestReadRepoPassesErrorsOn(t *testing.T) {
 	})
 	require.ErrorIs(t, err, context.Canceled)
 	require.Less(t, info.Emitted, int64(100))
+}
+
+// One repository of a million records stays below 256 MiB.
+func TestReadRepoMemory(t *testing.T) {
+	if os.Getenv("SLUICE_SOAK") == "" {
+		t.Skip("a million records: set SLUICE_SOAK=1")
+	}
+	const n = 1_000_000
+	file := filepath.Join(t.TempDir(), "big.car")
+	car, _, _ := bigRepo(t, n)
+	require.NoError(t, os.WriteFile(file, car, 0o600))
+	car = nil
+	runtime.GC()
+	debug.FreeOSMemory()
+	in, err := os.Open(file)
+	require.NoError(t, err)
+	defer in.Close()
+	var peak uint64
+	sample := func() {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		peak = max(peak, m.HeapInuse)
+	}
+	seen := 0
+	info, err := atproto.ReadRepo(t.Context(), sampled{in, sample}, atproto.RepoOptions{TempDir: t.TempDir()}, func(atproto.Record) error {
+		if seen++; seen%20_000 == 0 {
+			sample()
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, int64(n), info.Emitted)
+	require.True(t, info.Spilled)
+	t.Logf("%d blocks, %d bytes, peak of the heap %d MiB", info.Blocks, info.Bytes, peak>>20)
+	require.Less(t, peak, uint64(256<<20))
+}
+
+// sampled looks at the memory now and then.
+type sampled struct {
+	io.Reader
+	look func()
+}
+
+func (s sampled) Read(p []byte) (int, error) {
+	if rand.IntN(200) == 0 {
+		s.look()
+	}
+	return s.Reader.Read(p)
 }
