@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -93,6 +94,9 @@ func (c Config) Validate() error {
 	}
 	if slices.Contains(c.Streams, c.LabelStream) {
 		errs = append(errs, fmt.Errorf("INDEXER_LABEL_STREAM=%s is one of INDEXER_STREAMS", c.LabelStream))
+	}
+	if sorted := slices.Sorted(slices.Values(c.Streams)); len(slices.Compact(sorted)) != len(c.Streams) {
+		errs = append(errs, fmt.Errorf("INDEXER_STREAMS=%s names a stream twice", strings.Join(c.Streams, ",")))
 	}
 	if c.PoolMin > c.PoolMax {
 		errs = append(errs, fmt.Errorf("DB_POOL_MIN_IDLE=%d is above DB_POOL_MAX_SIZE=%d", c.PoolMin, c.PoolMax))
