@@ -9,6 +9,7 @@ import (
 
 	"sluice/pkg/atproto"
 	"sluice/pkg/fault"
+	"sluice/pkg/obs"
 	"sluice/pkg/proc"
 	"sluice/pkg/redstream"
 	"sluice/services/backfiller/internal/backfill"
@@ -33,6 +34,7 @@ func New(ctx context.Context, cfg Config, d proc.Deps) (*App, error) {
 		a.redis.Close()
 		return nil, err
 	}
+	a.checkSize(ctx)
 	d.Handle("GET /progress", progressHandler(a.work))
 	return a, nil
 }
@@ -74,9 +76,23 @@ func (a *App) build(d proc.Deps) error {
 		return fmt.Errorf("PLC_URL: %w", err)
 	}
 	a.work, err = backfill.New(a.cfg.backfill(consumer, d.Grace, agent), backfill.Deps{
-		Redis: a.redis, Directory: dir, HTTP: archives, Log: d.Log, Registry: d.Registry,
+		Redis: a.redis, Directory: dir, HTTP: archives, Lag: obs.NewLag(d.Registry, "backfill").Stage("backfill"), Log: d.Log, Registry: d.Registry,
 	})
 	return err
+}
+
+// entrySize is about what an entry of the output costs Redis, in bytes.
+const entrySize = 1100
+
+// checkSize warns when the output at its mark would fill Redis: the gate then
+// closes for memory, long before the mark.
+func (a *App) checkSize(ctx context.Context) {
+	limit := a.redis.Server().MaxMemory
+	if need := a.cfg.HighWater * entrySize; limit > 0 && need > limit*8/10 {
+		a.log.WarnContext(ctx, "the high-water mark does not fit into Redis",
+			slog.String("setting", "BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK"), slog.Int64("entries", a.cfg.HighWater),
+			slog.Int64("need_bytes", need), slog.Int64("maxmemory", limit))
+	}
 }
 
 // client fetches from addresses that the network names.

@@ -22,6 +22,7 @@ import (
 
 	"sluice/pkg/atproto"
 	"sluice/pkg/event"
+	"sluice/pkg/obs"
 	"sluice/pkg/proc"
 	"sluice/pkg/redstream"
 )
@@ -97,6 +98,10 @@ func (c Config) repoMemory() int64 {
 
 const minRepoMemory = 256 << 10
 
+// maxDeliveries counts restarts too, which hand over a window of jobs that were
+// not begun: more than a few deploys in a row must not make poison of them.
+const maxDeliveries = 10
+
 // urgentSuffix makes the name of the group of urgent jobs.
 const urgentSuffix = "_urgent"
 
@@ -117,7 +122,9 @@ type Deps struct {
 	Directory Directory
 	// HTTP is used for getRepo. It must refuse addresses that the network may
 	// not name, and bound redirects.
-	HTTP     *http.Client
+	HTTP *http.Client
+	// Lag takes the age of each job when it is done; may be nil.
+	Lag      *obs.Stage
 	Log      *slog.Logger
 	Registry prometheus.Registerer
 }
@@ -168,7 +175,7 @@ func New(cfg Config, d Deps) (*Backfiller, error) {
 	}
 	b.m = newMetrics(d.Registry, b.sched.counts)
 	b.states = &states{ledger: d.Redis.NewRegister(cfg.Jobs, stateKey, stateShards)}
-	b.settle = &settler{cfg: cfg.Retry, states: b.states, tally: b.tally, m: b.m, log: b.log}
+	b.settle = &settler{cfg: cfg.Retry, states: b.states, tally: b.tally, lag: d.Lag, m: b.m, log: b.log}
 	b.delayed = d.Redis.NewDelayed(cfg.Jobs+delayedKey, cfg.Jobs)
 	for cl, group := range map[class]string{bulk: cfg.Group, urgent: cfg.Group + urgentSuffix} {
 		if b.readers[cl], err = b.newReader(d.Redis, cl, group); err != nil {
@@ -200,7 +207,8 @@ func (b *Backfiller) newReader(redis *redstream.Client, cl class, group string) 
 	c, err := redis.NewConsumer(redstream.ConsumerConfig{
 		Group: group, Consumer: b.cfg.Consumer, Streams: []string{b.cfg.Jobs},
 		Batch: min(500, b.cfg.Window), Window: b.cfg.Window, ClaimIdle: b.cfg.ClaimIdle,
-		DeadLetters: map[string]string{b.cfg.Jobs: b.cfg.DeadLetters},
+		MaxDeliveries: maxDeliveries,
+		DeadLetters:   map[string]string{b.cfg.Jobs: b.cfg.DeadLetters},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("consumer of %s: %w", group, err)

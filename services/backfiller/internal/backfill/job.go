@@ -2,6 +2,8 @@ package backfill
 
 import (
 	"strconv"
+	"strings"
+	"time"
 
 	"sluice/pkg/event"
 	"sluice/pkg/redstream"
@@ -31,6 +33,17 @@ type task struct {
 // job. What an operator asks for is always done.
 func (t *task) covered() bool {
 	return t.job.Reason != event.ReasonManual && t.known.covers(t.job.Rev)
+}
+
+// queued is when the entry was written: by its id, which begins with the
+// milliseconds.
+func (t *task) queued() time.Time {
+	text, _, _ := strings.Cut(t.delivery.ID, "-")
+	ms, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
 }
 
 func classOf(j *event.RepoJob) class {

@@ -17,7 +17,7 @@ type Progress struct {
 	// Left are the jobs not finished: unread, read and delayed. -1 is unknown.
 	Left int64 `json:"left"`
 	// Totals since the keys were made: repos, records, filtered, bytes,
-	// retried, gone, failed.
+	// retried, gone, failed, skipped.
 	Totals map[string]int64 `json:"totals"`
 	// ReposPerSecond, RecordsPerSecond and BytesPerSecond are over the last
 	// minutes.

@@ -7,6 +7,7 @@ import (
 
 	"sluice/pkg/crash"
 	"sluice/pkg/fault"
+	"sluice/pkg/obs"
 )
 
 // Reasons with which a job goes to the dead letters.
@@ -31,6 +32,7 @@ type settler struct {
 	cfg    RetryConfig
 	states *states
 	tally  *tally
+	lag    *obs.Stage
 	m      *metrics
 	log    *slog.Logger
 }
@@ -42,6 +44,7 @@ func (s *settler) done(ctx context.Context, t *task, rev string) {
 	}
 	crash.Point(crash.AfterRepoBeforeAck)
 	t.from.consumer.Ack(t.delivery)
+	s.lag.Observe(t.queued())
 	s.m.processed.Inc()
 	s.m.attempts.WithLabelValues(endDone).Inc()
 	s.m.settled.WithLabelValues(endDone).Inc()
@@ -53,6 +56,9 @@ func (s *settler) done(ctx context.Context, t *task, rev string) {
 func (s *settler) skip(t *task, end string) {
 	t.from.consumer.Ack(t.delivery)
 	s.m.settled.WithLabelValues(end).Inc()
+	if end == endSkipped {
+		s.tally.add("skipped", 1)
+	}
 }
 
 // failed ends an attempt that went wrong, by the rule of its reason.

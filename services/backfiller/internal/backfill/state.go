@@ -19,7 +19,7 @@ import (
 //	                   The letters are the State constants. The ledger's counts
 //	                   are the number of repositories in each state.
 //	{stream}:progress  hash of totals since the keys were made: repos, records,
-//	                   filtered, bytes, retried, gone, failed
+//	                   filtered, bytes, retried, gone, failed, skipped
 //	{stream}:hosts     hash "{host} {what}" → total, for what in done, gone,
 //	                   failed, retried; at most maxHostFields hosts a process,
 //	                   then "other"
@@ -139,6 +139,12 @@ func (t *tally) add(what string, n int64) {
 func (t *tally) repo(host, what string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if _, bare, ok := strings.Cut(host, "://"); ok {
+		host = bare
+	}
+	if host == "" {
+		host = "unknown"
+	}
 	if !t.known[host] {
 		if len(t.known) >= maxHostFields {
 			host = "other"
