@@ -43,6 +43,11 @@ type Config struct {
 	// it must. After a Transient error the subscription connects again at the
 	// cursor; any other error ends Run.
 	Handle func(ctx context.Context, msg []byte) error
+	// Oversize, if set, takes the beginning of a message over MaxFrame, of which
+	// the rest is read and thrown away; its errors are as those of Handle.
+	// Without it, and for a message of more than 16 times MaxFrame, the connection
+	// ends, and the message comes again at the cursor.
+	Oversize func(ctx context.Context, beginning []byte) error
 	// Idle, if set, is a hint that the socket has nothing more at the moment: who
 	// collects a batch need not wait for more. It is called between messages, on
 	// the goroutine that calls Handle.

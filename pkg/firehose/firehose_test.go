@@ -315,6 +315,35 @@ func TestTooBig(t *testing.T) {
 	}
 }
 
+// A message over the limit is told of and passed over on the same connection.
+func TestOversize(t *testing.T) {
+	t.Parallel()
+	srv := newServer(t, func(_ int64, c *websocket.Conn) {
+		big := make([]byte, 300_000)
+		big[0] = 7
+		_ = c.WriteMessage(websocket.BinaryMessage, []byte("a"))
+		_ = c.WriteMessage(websocket.BinaryMessage, big)
+		_ = c.WriteMessage(websocket.BinaryMessage, []byte("b"))
+		hold(c)
+	})
+	var beginnings [][]byte
+	s := &subscriber{extra: func(c *firehose.Config) {
+		c.MaxFrame = 100_000
+		c.Oversize = func(_ context.Context, beginning []byte) error {
+			beginnings = append(beginnings, beginning)
+			return nil
+		}
+	}}
+	stop, _ := s.start(t, srv.URL)
+	eventually(t, "both small ones", func() bool { return s.count() == 2 })
+	require.NoError(t, stop())
+	require.Equal(t, []string{"a", "b"}, s.got)
+	require.Len(t, beginnings, 1)
+	require.Len(t, beginnings[0], 64<<10)
+	require.Equal(t, byte(7), beginnings[0][0])
+	require.Equal(t, int64(1), srv.conns.Load())
+}
+
 func TestHandlerErrors(t *testing.T) {
 	t.Parallel()
 	serve := func(_ int64, c *websocket.Conn) {

@@ -121,6 +121,9 @@ func (r *reader) run(ctx context.Context) (int, *sessionError) {
 	// What counts is the size after decompression, which next bounds; this bounds
 	// what comes over the wire.
 	r.conn.SetReadLimit(r.s.c.MaxFrame)
+	if r.s.c.Oversize != nil {
+		r.conn.SetReadLimit((1 + discardable) * r.s.c.MaxFrame)
+	}
 	hinted := 0
 	if r.hint != nil {
 		r.hint.wait(func() {
@@ -131,7 +134,7 @@ func (r *reader) run(ctx context.Context) (int, *sessionError) {
 		})
 	}
 	for {
-		msg, end := r.next()
+		msg, whole, end := r.next()
 		if end != nil {
 			return r.taken, end
 		}
@@ -140,7 +143,11 @@ func (r *reader) run(ctx context.Context) (int, *sessionError) {
 		}
 		r.s.c.Metrics.messages.WithLabelValues(r.s.name).Inc()
 		r.s.c.Metrics.received.WithLabelValues(r.s.name).Add(float64(len(msg)))
-		if err := r.s.c.Handle(ctx, msg); err != nil {
+		handle := r.s.c.Handle
+		if !whole {
+			handle = r.s.c.Oversize
+		}
+		if err := handle(ctx, msg); err != nil {
 			return r.taken, &sessionError{reason: endHandler, final: fault.ClassOf(err) != fault.Transient, err: err}
 		}
 		r.taken++
@@ -159,30 +166,54 @@ func (r *reader) extend() error {
 
 // next waits for a message. The clocks start here: time that the handler took
 // is not the server's.
-func (r *reader) next() ([]byte, *sessionError) {
+func (r *reader) next() (msg []byte, whole bool, end *sessionError) {
 	if r.s.c.DataIdle > 0 {
 		r.quietAt = time.Now().Add(r.s.c.DataIdle)
 	}
 	if err := r.extend(); err != nil {
-		return nil, ended(endRead, err)
+		return nil, false, ended(endRead, err)
 	}
 	_, body, err := r.conn.NextReader()
 	if err != nil {
-		return nil, r.readError(err)
+		return nil, false, r.readError(err)
 	}
 	r.quietAt = time.Time{}
 	if err := r.extend(); err != nil {
-		return nil, ended(endRead, err)
+		return nil, false, ended(endRead, err)
 	}
 	r.buf.Reset()
 	n, err := r.buf.ReadFrom(io.LimitReader(body, r.s.c.MaxFrame+1))
 	if err != nil {
-		return nil, r.readError(err)
+		return nil, false, r.readError(err)
 	}
 	if n > r.s.c.MaxFrame {
+		msg, end := r.discard(body)
+		return msg, false, end
+	}
+	return bytes.Clone(r.buf.Bytes()), true, nil
+}
+
+const (
+	// discardable is how many times MaxFrame of a message are thrown away.
+	discardable = 16
+	// beginning is how much of a message over the limit is kept, in bytes.
+	beginning = 64 << 10
+)
+
+// discard throws the rest of a message away and returns its beginning.
+func (r *reader) discard(body io.Reader) ([]byte, *sessionError) {
+	if r.s.c.Oversize == nil {
 		return nil, ended(endTooBig, errTooBig)
 	}
-	return bytes.Clone(r.buf.Bytes()), nil
+	limit := discardable * r.s.c.MaxFrame
+	n, err := io.Copy(io.Discard, io.LimitReader(body, limit))
+	if err != nil {
+		return nil, r.readError(err)
+	}
+	if n >= limit {
+		return nil, ended(endTooBig, errTooBig)
+	}
+	return bytes.Clone(r.buf.Bytes()[:min(r.buf.Len(), beginning)]), nil
 }
 
 func (r *reader) readError(err error) *sessionError {

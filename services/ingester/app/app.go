@@ -318,7 +318,7 @@ func (a *App) labels() error {
 func (a *App) subscriber(dataIdle time.Duration, state func(up bool)) feed.Subscribe {
 	return func(ctx context.Context, s feed.Subscription) error {
 		sub, err := firehose.New(firehose.Config{
-			Host: s.Host.Raw, Method: s.Method, Handle: s.Frame, Idle: s.Idle,
+			Host: s.Host.Raw, Method: s.Method, Handle: s.Frame, Oversize: s.Oversize, Idle: s.Idle,
 			Cursor: func(context.Context) (int64, bool, error) {
 				seq, ok := s.Cursor()
 				return seq, ok, nil

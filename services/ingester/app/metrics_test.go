@@ -201,6 +201,8 @@ func TestHostsAreEnumeratedWithinTheGuard(t *testing.T) {
 	delete(env, "ALLOW_PRIVATE_NETWORK")
 	guarded := newRig(t, env)
 	guarded.start()
-	require.Eventually(t, func() bool { return guarded.metric("sluice_ingester_enumerate_hosts", "failed") == float64(len(n.PDSURLs)) }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool {
+		return guarded.metric("sluice_ingester_enumerate_hosts", "failed") == float64(len(n.PDSURLs))
+	}, 20*time.Second, 10*time.Millisecond)
 	require.Empty(t, guarded.jobs())
 }

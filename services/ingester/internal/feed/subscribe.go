@@ -16,6 +16,9 @@ type Subscription struct {
 	// Frame takes each message in order and owns it. It may block; the socket
 	// is not read meanwhile. Its error ends the connection.
 	Frame func(ctx context.Context, raw []byte) error
+	// Oversize takes the beginning of a message that is larger than the protocol
+	// allows, in its place among the others; else as Frame.
+	Oversize func(ctx context.Context, beginning []byte) error
 	// Idle, if set, is called from the goroutine of Frame when the socket has
 	// nothing more to give at the moment.
 	Idle func()

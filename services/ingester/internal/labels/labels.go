@@ -216,7 +216,7 @@ func (l *labeler) run(ctx, work context.Context, resume int64) error {
 	readers.Go(func() error {
 		defer close(l.frames)
 		return l.p.deps.Subscribe(reading, feed.Subscription{
-			Host: l.host, Method: method, Frame: l.read,
+			Host: l.host, Method: method, Frame: l.read, Oversize: l.oversize,
 			Cursor: func() (int64, bool) { return l.window.High(), true },
 		})
 	})

@@ -52,6 +52,22 @@ func (l *labeler) read(ctx context.Context, raw []byte) error {
 	return l.hand(ctx, out)
 }
 
+// oversize takes what is too large to be read: the cursor passes it.
+func (l *labeler) oversize(ctx context.Context, beginning []byte) error {
+	l.p.metrics.frames.Inc()
+	err := event.Dropf(event.ReasonTooBig, "message above %d bytes", atproto.MaxFrame)
+	l.p.dropped(err)
+	out := frame{dead: feed.NewDeadLetter(beginning, string(event.ReasonTooBig), err)}
+	if seq, _ := feed.Peek(beginning); seq > 0 {
+		order, _ := l.window.Observe(seq)
+		out.seq, out.late = seq, order == feed.Late
+		if order == feed.Seen {
+			return nil
+		}
+	}
+	return l.hand(ctx, out)
+}
+
 func (l *labeler) hand(ctx context.Context, f frame) error {
 	select {
 	case l.frames <- f:

@@ -12,6 +12,7 @@ import (
 
 	"sluice/pkg/atproto"
 	"sluice/pkg/event"
+	"sluice/pkg/redstream"
 	"sluice/pkg/testkit/repo"
 )
 
@@ -247,6 +248,36 @@ func TestUnreadableFramesAreParkedWithinBounds(t *testing.T) {
 	require.Equal(t, "1048578", letters[0]["frame_bytes"])
 	require.InDelta(t, 40, r.metric("sluice_ingester_parked_frames_total"), 0)
 	require.InDelta(t, 40, r.metric("sluice_ingester_drops_total", "bad_frame"), 0)
+}
+
+func TestOversizedFrameDoesNotHoldTheStream(t *testing.T) {
+	t.Parallel()
+	ks := keys{}
+	a := newAuthor(t, ks, "a")
+	r := newRig(t, ks)
+	src := newSource(a.next(1))
+	big := append(a.frame(2, a.commit()), make([]byte, 6_000_000)...)
+	src.frames = append(src.frames, sent{seq: 2, raw: big})
+	src.add(a.next(3))
+	r.relay(host, src)
+	r.start()
+	r.until(host, "3")
+	require.Len(t, r.uris(), 2)
+	require.Equal(t, []string{a.did}, r.schedule.dids())
+	require.Equal(t, "too_big", r.letters()[0]["reason"])
+	require.InDelta(t, 1, r.metric("sluice_ingester_noticed_total", noticeTooBig), 0)
+}
+
+func TestDoubtAboutOurOwnStateStopsTheProcess(t *testing.T) {
+	t.Parallel()
+	ks := keys{}
+	a := newAuthor(t, ks, "a")
+	r := newRig(t, ks)
+	r.relay(host, newSource(a.next(1)))
+	require.NoError(t, r.raw.Do(t.Context(), r.raw.B().Set().Key(r.prefix+liveStream).Value("x").Build()).Error())
+	p, err := New(r.cfg, r.deps)
+	require.NoError(t, err)
+	require.ErrorIs(t, p.Run(t.Context()), redstream.ErrWrongType)
 }
 
 // unreachable is a KeySource whose directory is away until it is not.

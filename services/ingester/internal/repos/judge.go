@@ -95,7 +95,10 @@ func (j *judge) slot(ctx context.Context, s *slot) {
 	if err != nil && ctx.Err() != nil {
 		return
 	}
-	if err != nil {
+	switch {
+	case fault.ClassOf(err) == fault.Fatal && err != nil:
+		out = outcome{fatal: err}
+	case err != nil:
 		out = j.refused(s, err)
 	}
 	j.metrics.judgeSeconds.Observe(time.Since(started).Seconds())

@@ -25,9 +25,8 @@ type metrics struct {
 	frames                            *prometheus.CounterVec
 	drops                             *prometheus.CounterVec
 	noticed                           *prometheus.CounterVec
-	resyncs                           *prometheus.CounterVec
 	parked                            *prometheus.CounterVec
-	duplicates                        prometheus.Counter
+	duplicates, resyncs               prometheus.Counter
 	seqGaps, seqMissing               prometheus.Counter
 	streamErrors                      *prometheus.CounterVec
 	gaps                              *prometheus.CounterVec
@@ -76,7 +75,7 @@ func newMetrics(reg prometheus.Registerer, errs prometheus.Counter) *metrics {
 		drops: counters("sluice_ingester_drops_total", "Frames or operations left out, by reason. Their repository is fetched as a whole where that can help.", "reason",
 			reasonValues()...),
 		noticed: counters("sluice_ingester_noticed_total", "What made a repository's history doubtful, by kind.", "kind", noticeValues()...),
-		resyncs: counters("sluice_ingester_resyncs_total", "Repositories asked for as a whole: scheduled, and appended to the job stream.", "step", "scheduled", "appended"),
+		resyncs: counter("sluice_ingester_resyncs_total", "Repositories asked for as a whole. They reach the job stream when they are due."),
 		parked:  counters("sluice_ingester_parked_frames_total", "Frames that could not be read: kept in the dead letters, or only counted because those are full.", "kept", feed.Stored, feed.Counted),
 		duplicates: counter("sluice_ingester_duplicate_frames_total",
 			"Frames that another relay, or this one, had brought before."),

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"golang.org/x/sync/semaphore"
 
 	"sluice/pkg/atproto"
@@ -155,6 +156,31 @@ func (r *relay) read(ctx context.Context, raw []byte) error {
 	return r.enqueue(ctx, s, f)
 }
 
+// oversize takes what is too large to be read: the cursor passes it, and the
+// repository is fetched.
+func (r *relay) oversize(ctx context.Context, beginning []byte) error {
+	r.p.metrics.events.Inc()
+	r.p.metrics.frames.WithLabelValues(string(atproto.KindUnknown)).Inc()
+	err := event.Dropf(event.ReasonTooBig, "message above %d bytes", atproto.MaxFrame)
+	r.p.judge.convert.dropped(err)
+	seq, did := feed.Peek(beginning)
+	s := &slot{relay: r, bytes: int64(len(beginning)), at: time.Now(), done: make(chan struct{})}
+	s.out.dead = feed.NewDeadLetter(beginning, string(event.ReasonTooBig), err)
+	if plausibleDID(did) {
+		s.did = did
+		s.out = r.p.judge.doubt(noticeTooBig, s.out)
+	}
+	if seq > 0 && !r.place(ctx, s, seq) {
+		return nil
+	}
+	return r.enqueue(ctx, s, &atproto.Frame{Kind: atproto.KindUnknown})
+}
+
+func plausibleDID(did string) bool {
+	_, err := syntax.ParseDID(did)
+	return err == nil
+}
+
 // quiet is told that the socket has nothing more to give: what was read goes
 // to the stream without waiting for more.
 func (r *relay) quiet() {
@@ -200,10 +226,9 @@ func (r *relay) enqueue(ctx context.Context, s *slot, f *atproto.Frame) error {
 	if err := r.budget.Acquire(ctx, s.bytes); err != nil {
 		return err
 	}
-	s.did = frameDID(f)
-	judged := s.did != ""
+	judged := frameDID(f) != ""
 	if judged {
-		s.frame = f
+		s.did, s.frame = frameDID(f), f
 	} else {
 		s.finish(s.out)
 	}

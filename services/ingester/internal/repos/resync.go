@@ -55,7 +55,7 @@ func (r *resyncs) schedule(ctx context.Context, dids []string) error {
 			return fmt.Errorf("schedule resync: %w", err)
 		}
 		r.planned(did, due)
-		r.metrics.resyncs.WithLabelValues("scheduled").Inc()
+		r.metrics.resyncs.Inc()
 	}
 	return nil
 }

@@ -115,7 +115,11 @@ func (s *source) connection(ctx context.Context, sub feed.Subscription, cursor i
 			continue
 		}
 		unnumbered = max(unnumbered, i+1)
-		if err := sub.Frame(ctx, append([]byte(nil), f.raw...)); err != nil {
+		take := sub.Frame
+		if len(f.raw) > atproto.MaxFrame {
+			take = func(ctx context.Context, raw []byte) error { return sub.Oversize(ctx, raw[:64<<10]) }
+		}
+		if err := take(ctx, append([]byte(nil), f.raw...)); err != nil {
 			return unnumbered
 		}
 	}

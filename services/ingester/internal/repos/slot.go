@@ -39,6 +39,8 @@ type outcome struct {
 	dead *feed.DeadLetter
 	// state is saved in the same step; empty: nothing to save.
 	state string
+	// fatal stops the process: our own state is in doubt.
+	fatal error
 	// rewind sets the cursor back to the start instead, and closes durable.
 	rewind  bool
 	durable chan struct{}

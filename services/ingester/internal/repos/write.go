@@ -282,6 +282,9 @@ func (w *writer) plan(b *batch) plan {
 func (w *writer) aside(ctx context.Context, b *batch) error {
 	var dids []string
 	for _, s := range b.slots {
+		if s.out.fatal != nil {
+			return s.out.fatal
+		}
 		if s.out.resync {
 			dids = append(dids, s.did)
 		}
