@@ -39,7 +39,7 @@ func (b *broken) finish(s *seen, n int) {
 // TestFaultTable breaks one step of the road in each way, on the real socket.
 func TestFaultTable(t *testing.T) {
 	t.Parallel()
-	steps := map[string]func(*testing.T, *broken, fault){
+	steps := map[string]func(*testing.T, *broken, failure){
 		"append":        faultAppend,
 		"append_plain":  faultAppendPlain,
 		"cursor":        faultCursor,
@@ -57,7 +57,7 @@ func TestFaultTable(t *testing.T) {
 		"gate":          faultGate,
 		"second_chance": faultAgain,
 	}
-	kinds := map[string]fault{"not_stored": notStored, "stored": stored, "hang": hang}
+	kinds := map[string]failure{"not_stored": notStored, "stored": stored, "hang": hang}
 	for name, step := range steps {
 		for how, kind := range kinds {
 			t.Run(fmt.Sprintf("%s/%s", name, how), func(t *testing.T) {
@@ -85,7 +85,7 @@ func (b *broken) writer() *redstream.Writer {
 	return w
 }
 
-func faultAppend(t *testing.T, b *broken, kind fault) {
+func faultAppend(t *testing.T, b *broken, kind failure) {
 	w := b.writer()
 	pl := b.arm(kind, 3, "EVAL", ":cursor:")
 	for i := range 10 {
@@ -111,7 +111,7 @@ func faultAppend(t *testing.T, b *broken, kind fault) {
 	}
 }
 
-func faultAppendPlain(t *testing.T, b *broken, kind fault) {
+func faultAppendPlain(t *testing.T, b *broken, kind failure) {
 	w := b.writer()
 	pl := b.arm(kind, 1, "MULTI", "XADD")
 	if err := w.Append(t.Context(), items(0, 10)); err != nil {
@@ -127,7 +127,7 @@ func faultAppendPlain(t *testing.T, b *broken, kind fault) {
 	}
 }
 
-func faultCursor(t *testing.T, b *broken, kind fault) {
+func faultCursor(t *testing.T, b *broken, kind failure) {
 	w := b.writer()
 	pl := b.arm(kind, 3, "EVAL", ":cursor:")
 	last := ""
@@ -150,7 +150,7 @@ func faultCursor(t *testing.T, b *broken, kind fault) {
 	}
 }
 
-func faultRead(t *testing.T, b *broken, kind fault) {
+func faultRead(t *testing.T, b *broken, kind failure) {
 	s := newSeen()
 	b.fill("s", 0, 200)
 	pl := b.arm(kind, 4, "XREADGROUP", ">")
@@ -159,7 +159,7 @@ func faultRead(t *testing.T, b *broken, kind fault) {
 	pl.mustFire(t, 4)
 }
 
-func faultHistory(t *testing.T, b *broken, kind fault) {
+func faultHistory(t *testing.T, b *broken, kind failure) {
 	s := newSeen()
 	b.fill("s", 0, 100)
 	if err := b.EnsureGroup(t.Context(), "s", "g"); err != nil {
@@ -172,7 +172,7 @@ func faultHistory(t *testing.T, b *broken, kind fault) {
 	pl.mustFire(t, 2)
 }
 
-func faultAck(t *testing.T, b *broken, kind fault) {
+func faultAck(t *testing.T, b *broken, kind failure) {
 	s := newSeen()
 	pl := b.arm(kind, 3, "XACK")
 	join(t, b.Client, redstream.ConsumerConfig{Streams: []string{"s"}}, acking(s))
@@ -186,7 +186,7 @@ func faultAck(t *testing.T, b *broken, kind fault) {
 	}
 }
 
-func faultClaim(t *testing.T, b *broken, kind fault) {
+func faultClaim(t *testing.T, b *broken, kind failure) {
 	s := newSeen()
 	b.fill("s", 0, 100)
 	if err := b.EnsureGroup(t.Context(), "s", "g"); err != nil {
@@ -199,7 +199,7 @@ func faultClaim(t *testing.T, b *broken, kind fault) {
 	pl.mustFire(t, 2)
 }
 
-func faultPark(t *testing.T, b *broken, kind fault) {
+func faultPark(t *testing.T, b *broken, kind failure) {
 	s := newSeen()
 	b.fill("s", 0, 30)
 	pl := b.arm(kind, 2, "EVAL", "s_dlq")
@@ -227,7 +227,7 @@ func faultPark(t *testing.T, b *broken, kind fault) {
 	}
 }
 
-func faultTrim(t *testing.T, b *broken, kind fault) {
+func faultTrim(t *testing.T, b *broken, kind failure) {
 	s := newSeen()
 	b.fill("s", 0, 500)
 	join(t, b.Client, redstream.ConsumerConfig{Streams: []string{"s"}}, acking(s))
@@ -244,7 +244,7 @@ func faultTrim(t *testing.T, b *broken, kind fault) {
 	}
 }
 
-func faultDelay(t *testing.T, b *broken, kind fault) {
+func faultDelay(t *testing.T, b *broken, kind failure) {
 	s := newSeen()
 	b.fill("s", 0, 20)
 	q := b.NewDelayed("s:delayed", "s")
@@ -280,7 +280,7 @@ func faultDelay(t *testing.T, b *broken, kind fault) {
 	}
 }
 
-func faultRedrive(t *testing.T, b *broken, kind fault) {
+func faultRedrive(t *testing.T, b *broken, kind failure) {
 	for i := range 20 {
 		b.must("XADD", b.key("s_dlq"), "*", "event", fmt.Sprint(i), "reason", "bad", "error", "", "attempts", "1",
 			"first_seen", "", "parked_at", "", "source_id", "1-1")
@@ -301,7 +301,7 @@ func faultRedrive(t *testing.T, b *broken, kind fault) {
 	}
 }
 
-func faultCreateGroup(t *testing.T, b *broken, kind fault) {
+func faultCreateGroup(t *testing.T, b *broken, kind failure) {
 	s := newSeen()
 	b.fill("s", 0, 20)
 	pl := b.arm(kind, 2, "XGROUP", "CREATE")
@@ -310,7 +310,7 @@ func faultCreateGroup(t *testing.T, b *broken, kind fault) {
 	pl.mustFire(t, 2)
 }
 
-func faultListPending(t *testing.T, b *broken, kind fault) {
+func faultListPending(t *testing.T, b *broken, kind failure) {
 	s := newSeen()
 	b.fill("s", 0, 100)
 	if err := b.EnsureGroup(t.Context(), "s", "g"); err != nil {
@@ -323,7 +323,7 @@ func faultListPending(t *testing.T, b *broken, kind fault) {
 	pl.mustFire(t, 2)
 }
 
-func faultLeave(t *testing.T, b *broken, kind fault) {
+func faultLeave(t *testing.T, b *broken, kind failure) {
 	s := newSeen()
 	b.fill("s", 0, 40)
 	// The first member holds everything and leaves over a connection that breaks.
@@ -339,7 +339,7 @@ func faultLeave(t *testing.T, b *broken, kind fault) {
 	b.finish(s, 40)
 }
 
-func faultGate(t *testing.T, b *broken, kind fault) {
+func faultGate(t *testing.T, b *broken, kind failure) {
 	b.fill("s", 0, 10)
 	var turns atomic.Int64
 	g := b.NewGate(redstream.GateConfig{
@@ -358,7 +358,7 @@ func faultGate(t *testing.T, b *broken, kind fault) {
 	pl.mustFire(t, 1)
 }
 
-func faultAgain(t *testing.T, b *broken, kind fault) {
+func faultAgain(t *testing.T, b *broken, kind failure) {
 	s := newSeen()
 	b.fill("s", 0, 20)
 	pl := b.arm(kind, 1, "XCLAIM", "RETRYCOUNT")

@@ -10,13 +10,13 @@ import (
 	"testing"
 )
 
-// fault is what the proxy does to the request that it is armed for.
-type fault uint8
+// failure is what the proxy does to the request that it is armed for.
+type failure uint8
 
 const (
-	notStored fault = iota // the request never arrives
-	stored                 // it is done, the answer is lost, the connection breaks
-	hang                   // it is done, no answer comes any more, the connection stays
+	notStored failure = iota // the request never arrives
+	stored                   // it is done, the answer is lost, the connection breaks
+	hang                     // it is done, no answer comes any more, the connection stays
 )
 
 // proxy stands between a client and a real Redis.
@@ -34,7 +34,7 @@ type proxy struct {
 // plan breaks requests that contain all words, `times` of them.
 type plan struct {
 	words []string
-	kind  fault
+	kind  failure
 	times atomic.Int64
 	fired atomic.Int64
 }
@@ -85,7 +85,7 @@ func (p *proxy) accept() {
 }
 
 // arm breaks the next `times` requests that contain all words.
-func (p *proxy) arm(kind fault, times int, words ...string) *plan {
+func (p *proxy) arm(kind failure, times int, words ...string) *plan {
 	pl := &plan{words: words, kind: kind}
 	pl.times.Store(int64(times))
 	p.mu.Lock()
