@@ -23,19 +23,25 @@ import (
 	"sluice/pkg/testkit"
 )
 
-// program is the path of the indexer, built once for all tests.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "sluice-indexer-")
+// program is the path of the indexer, built once for all tests; ingester that
+// of the ingester.
+var (
+	program  = sync.OnceValues(func() (string, error) { return build("indexer") })
+	ingester = sync.OnceValues(func() (string, error) { return build("ingester") })
+)
+
+func build(name string) (string, error) {
+	dir, err := os.MkdirTemp("", "sluice-"+name+"-")
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "indexer")
-	out, err := exec.Command("go", "build", "-o", path, "sluice/services/indexer").CombinedOutput()
+	path := filepath.Join(dir, name)
+	out, err := exec.Command("go", "build", "-o", path, "sluice/services/"+name).CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("build the indexer: %w: %s", err, out)
+		return "", fmt.Errorf("build %s: %w: %s", name, err, out)
 	}
 	return path, nil
-})
+}
 
 // process is an indexer as a process of its own.
 type process struct {
@@ -59,13 +65,19 @@ func (s *suite) run(extra ...string) *process {
 	s.t.Helper()
 	path, err := program()
 	require.NoError(s.t, err)
-	p := &process{port: testkit.FreePort(s.t), out: &bytes.Buffer{}, done: make(chan error, 1)}
+	port := testkit.FreePort(s.t)
+	return launch(s.t, path, port, s.environment(port, extra...))
+}
+
+func launch(t *testing.T, path string, port int, environment []string) *process {
+	t.Helper()
+	p := &process{port: port, out: &bytes.Buffer{}, done: make(chan error, 1)}
 	p.cmd = exec.Command(path)
-	p.cmd.Env = s.environment(p.port, extra...)
+	p.cmd.Env = environment
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
-	require.NoError(s.t, p.cmd.Start())
+	require.NoError(t, p.cmd.Start())
 	go func() { p.done <- p.cmd.Wait() }()
-	s.t.Cleanup(p.kill)
+	t.Cleanup(p.kill)
 	return p
 }
 

@@ -33,6 +33,12 @@ func checkNetwork(t *testing.T, n *network, enc event.Encoding) {
 	}
 	s.send("firehose_live", enc, n.events...)
 	s.wait(in)
+	checkTables(t, n, s)
+}
+
+// checkTables compares the tables with those of the network.
+func checkTables(t *testing.T, n *network, s *suite) {
+	t.Helper()
 	want := expectedTables(t, n.dir+"/expected")
 	got := s.rows(slices.Collect(maps.Keys(want))...)
 	differences := compare(want, got)
