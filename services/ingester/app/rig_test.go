@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -12,7 +13,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -37,7 +37,7 @@ type rig struct {
 	env    map[string]string
 	url    string
 	prefix string
-	raw    rueidis.Client
+	raw    testkit.RedisConn
 	reg    *prometheus.Registry
 	app    *App
 }
@@ -54,9 +54,7 @@ func newRigAt(t *testing.T, url, prefix string, env map[string]string) *rig {
 		"REDIS_URL": url, "STREAM_KEY_PREFIX": prefix, "INGESTER_FIREHOSE_START": "oldest",
 		"INGESTER_BATCH_TIMEOUT_MS": "100", "SHUTDOWN_GRACE_SECS": "5",
 	}}
-	for k, v := range env {
-		r.env[k] = v
-	}
+	maps.Copy(r.env, env)
 	var err error
 	r.raw, err = testkit.RedisClient(url)
 	require.NoError(t, err)
@@ -106,7 +104,7 @@ func (r *rig) start() (stop func()) {
 
 func (r *rig) get(key string) string {
 	v, err := r.raw.Do(context.Background(), r.raw.B().Get().Key(r.prefix+key).Build()).ToString()
-	if err != nil && !rueidis.IsRedisNil(err) {
+	if err != nil && !testkit.IsRedisNil(err) {
 		r.t.Logf("get %s: %v", key, err)
 	}
 	return v
@@ -161,8 +159,8 @@ func (r *rig) resyncs() map[string]bool {
 	packed, err := r.raw.Do(context.Background(), r.raw.B().Zrange().Key(r.prefix+"repo_backfill:resync").Min("0").Max("-1").Build()).AsStrSlice()
 	require.NoError(r.t, err)
 	for _, p := range packed {
-		if i := strings.Index(p, `"did":"`); i >= 0 {
-			did, _, _ := strings.Cut(p[i+7:], `"`)
+		if _, rest, found := strings.Cut(p, `"did":"`); found {
+			did, _, _ := strings.Cut(rest, `"`)
 			out[did] = true
 		}
 	}

@@ -20,7 +20,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
@@ -47,7 +46,7 @@ type site struct {
 	net    *simnet.Network
 	frames []world.Frame
 	keys   keys
-	redis  rueidis.Client
+	redis  testkit.RedisConn
 	env    []string
 	prefix string
 }

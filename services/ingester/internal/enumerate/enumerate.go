@@ -187,7 +187,7 @@ func (e *Enumerator) Run(ctx context.Context) error {
 			return err
 		}
 		if fault.Sleep(ctx, again) != nil {
-			return nil
+			return nil //nolint:nilerr // a stop that was asked for is no fault
 		}
 	}
 }
@@ -196,7 +196,7 @@ func (e *Enumerator) Run(ctx context.Context) error {
 func (e *Enumerator) pass(ctx context.Context) (again time.Duration, err error) {
 	targets := e.targets(ctx)
 	if ctx.Err() != nil {
-		return 0, nil
+		return 0, nil //nolint:nilerr // a stop that was asked for is no fault
 	}
 	run := newPassState(e.metrics, len(targets))
 	g, gctx := errgroup.WithContext(ctx)

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -98,7 +97,7 @@ func rows(n int) []string {
 type rig struct {
 	client *redstream.Client
 	writer *redstream.Writer
-	raw    rueidis.Client
+	raw    testkit.RedisConn
 	prefix string
 	reg    *prometheus.Registry
 	cfg    enumerate.Config
@@ -245,7 +244,7 @@ func TestUnreadableRowsLeaveTheRestOfThePage(t *testing.T) {
 	r.run(t, func() bool { return r.cursor(t, h.name()) == "!ingester-done" })
 	jobs := r.jobs(t)
 	require.Len(t, jobs, 3)
-	require.Equal(t, "", jobs[1].Rev)
+	require.Empty(t, jobs[1].Rev)
 	require.True(t, jobs[1].Active)
 	require.InDelta(t, 4, r.metric(t, "sluice_ingester_enumerate_unreadable_rows_total"), 0)
 }

@@ -60,7 +60,7 @@ func (g *Gaps) Run(ctx context.Context) error {
 		for _, relay := range g.e.relays {
 			err := g.fill(ctx, relay)
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // a stop that was asked for is no fault
 			}
 			if fault.ClassOf(err) == fault.Fatal && err != nil {
 				return err

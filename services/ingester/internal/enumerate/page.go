@@ -76,8 +76,7 @@ func (w *walk) fetch(ctx context.Context, cursor string) (page, error) {
 			return page{}, err
 		}
 		wait := w.cfg.Backoff.Delay(attempt)
-		var slow *throttled
-		if errors.As(err, &slow) {
+		if slow, ok := errors.AsType[*throttled](err); ok {
 			wait = max(wait, slow.after)
 		} else {
 			w.limit = max(w.limit/2, 1)

@@ -8,11 +8,11 @@ const windowSize = 1 << 14
 type Order uint8
 
 const (
-	// Next: above everything before it.
+	// Next is above everything before it.
 	Next Order = iota
-	// Late: below the highest, and not seen before.
+	// Late is below the highest, and not seen before.
 	Late
-	// Seen: seen before.
+	// Seen was seen before.
 	Seen
 )
 

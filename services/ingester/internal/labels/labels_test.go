@@ -12,7 +12,6 @@ import (
 	lexutil "github.com/bluesky-social/indigo/lex/util"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -72,7 +71,7 @@ type rig struct {
 	cfg    Config
 	deps   Deps
 	client *redstream.Client
-	raw    rueidis.Client
+	raw    testkit.RedisConn
 	prefix string
 	gate   *gate
 	p      *Pipeline
@@ -103,7 +102,7 @@ func newRig(t *testing.T) *rig {
 	r.cfg = Config{Labelers: []string{host}, Stream: stream, Encoding: event.JSON, Grace: time.Second}
 	r.deps = Deps{
 		Stream: w, Cursors: r.client, Gate: r.gate, Dead: box{dead, r.client}, Log: log,
-		Subscribe: r.subscribe, Errors: prometheus.NewCounter(prometheus.CounterOpts{Name: "errors"}),
+		Subscribe: r.subscribe, Errors: prometheus.NewCounter(prometheus.CounterOpts{Name: "errors_total"}),
 	}
 	return r
 }
@@ -188,21 +187,19 @@ func simple(val string) *label {
 	return &label{Src: src, Uri: "at://did:plc:xxxxxxxxxxxxxxxxxxxxxxxx/app.bsky.feed.post/1", Val: val, Cts: "2025-10-31T18:00:00Z"}
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func TestNothingOfALabelIsLost(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	full := simple("porn")
-	full.Ver, full.Cid, full.Neg = ptr(int64(1)), ptr("bafyreiguce4jh7kcbmof3pmcvasifqtw24b6isakj5ve5ga2b4z4alpc4i"), ptr(true)
-	full.Cts, full.Exp = "2025-10-31T18:00:00.123456+02:00", ptr("2026-01-01T00:00:00Z")
+	full.Ver, full.Cid, full.Neg = new(int64(1)), new("bafyreiguce4jh7kcbmof3pmcvasifqtw24b6isakj5ve5ga2b4z4alpc4i"), new(true)
+	full.Cts, full.Exp = "2025-10-31T18:00:00.123456+02:00", new("2026-01-01T00:00:00Z")
 	full.Sig = lexutil.LexBytes{0, 1, 2, 255}
 	r.start()
 	r.frames <- frameOf(t, 5, full, simple("spam"))
 	r.until("5")
 	require.Equal(t, []event.LabelEvent{
 		{Seq: 5, Host: host, Label: event.Label{
-			Ver: ptr(int64(1)), Src: src, URI: full.Uri, CID: *full.Cid, Val: "porn", Neg: true,
+			Ver: new(int64(1)), Src: src, URI: full.Uri, CID: *full.Cid, Val: "porn", Neg: true,
 			CTS: "2025-10-31T18:00:00.123456+02:00", Exp: "2026-01-01T00:00:00Z", Sig: []byte{0, 1, 2, 255},
 		}},
 		{Seq: 5, Host: host, Label: event.Label{Src: src, URI: full.Uri, Val: "spam", CTS: "2025-10-31T18:00:00Z"}},

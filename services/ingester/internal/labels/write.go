@@ -19,13 +19,13 @@ func (l *labeler) write(ctx context.Context) error {
 		batch, err := l.collect(ctx)
 		if err != nil || batch == nil {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // a stop that was asked for is no fault
 			}
 			return err
 		}
 		if err := l.flush(ctx, batch); err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // a stop that was asked for is no fault
 			}
 			return err
 		}
@@ -35,17 +35,17 @@ func (l *labeler) write(ctx context.Context) error {
 // collect takes frames until there are enough labels, or the socket has
 // nothing more to give. It returns nil when frames is closed and empty.
 func (l *labeler) collect(ctx context.Context) ([]frame, error) {
-	var batch []frame
-	labels := 0
+	var first frame
 	select {
 	case f, open := <-l.frames:
 		if !open {
 			return nil, nil
 		}
-		batch, labels = append(batch, f), len(f.labels)
+		first = f
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	batch, labels := []frame{first}, len(first.labels)
 	deadline := time.Now().Add(l.p.cfg.BatchTimeout)
 	for labels < l.p.cfg.BatchSize && len(batch) < 4*l.p.cfg.BatchSize && batch[len(batch)-1].rewound == nil && time.Now().Before(deadline) {
 		select {

@@ -17,14 +17,14 @@ import (
 
 // author is an account that commits.
 type author struct {
-	t    testing.TB
+	t    *testing.T
 	did  string
 	key  *repo.Key
 	repo *repo.Repo
 	n    int
 }
 
-func newAuthor(t testing.TB, ks keys, name string) *author {
+func newAuthor(t *testing.T, ks keys, name string) *author {
 	t.Helper()
 	a := &author{t: t, did: fmt.Sprintf("did:plc:%s", strings.Repeat(name, 24)[:24])}
 	var err error
@@ -127,7 +127,7 @@ func (a *author) identityFrame(seq int64, handle string) []byte {
 	return raw
 }
 
-func infoFrame(t testing.TB, name string) []byte {
+func infoFrame(t *testing.T, name string) []byte {
 	t.Helper()
 	raw, err := repo.Frame("#info", &comatproto.SyncSubscribeRepos_Info{Name: name})
 	require.NoError(t, err)

@@ -12,7 +12,7 @@ const method = "com.atproto.sync.subscribeRepos"
 func (r *relay) follow(ctx context.Context) error {
 	if err := r.load(ctx); err != nil {
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // a stop that was asked for is no fault
 		}
 		return err
 	}

@@ -193,7 +193,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 			resume[r.host.Name] = r.saved.Load()
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // a stop that was asked for is no fault
 		}
 	}
 }

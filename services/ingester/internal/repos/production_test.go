@@ -27,7 +27,7 @@ type expectation struct {
 	} `json:"commit"`
 }
 
-func seqOf(t testing.TB, raw []byte) int64 {
+func seqOf(t *testing.T, raw []byte) int64 {
 	t.Helper()
 	f, err := atproto.ParseFrame(raw)
 	require.NoError(t, err)

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -35,11 +34,10 @@ const liveStream = "firehose_live"
 // source is a relay in memory: it gives every frame above the cursor, and what
 // is added later. It forgets nothing.
 type source struct {
-	mu      sync.Mutex
-	frames  []sent
-	more    chan struct{} // closed and replaced when frames are added
-	asked   []int64       // the cursors asked for, -1 for none
-	blocked chan struct{} // set: Frame is called only after it closes
+	mu     sync.Mutex
+	frames []sent
+	more   chan struct{} // closed and replaced when frames are added
+	asked  []int64       // the cursors asked for, -1 for none
 }
 
 type sent struct {
@@ -127,11 +125,11 @@ func (s *source) connection(ctx context.Context, sub feed.Subscription, cursor i
 
 // rig is a pipeline on a real Redis.
 type rig struct {
-	t        testing.TB
+	t        *testing.T
 	cfg      Config
 	deps     Deps
 	client   *redstream.Client
-	raw      rueidis.Client
+	raw      testkit.RedisConn
 	prefix   string
 	url      string
 	reg      *prometheus.Registry
@@ -177,13 +175,13 @@ type box struct {
 
 func (b box) Len(ctx context.Context) (int64, error) { return b.client.Len(ctx, b.stream) }
 
-func newRig(t testing.TB, keys atproto.KeySource) *rig {
+func newRig(t *testing.T, keys atproto.KeySource) *rig {
 	t.Helper()
 	url, prefix := testkit.Redis(t)
 	return newRigAt(t, keys, url, prefix)
 }
 
-func newRigAt(t testing.TB, keys atproto.KeySource, url, prefix string) *rig {
+func newRigAt(t *testing.T, keys atproto.KeySource, url, prefix string) *rig {
 	t.Helper()
 	r := &rig{t: t, url: url, prefix: prefix, reg: prometheus.NewRegistry(), sources: map[string]*source{}, schedule: &schedule{due: map[string]time.Time{}}}
 	log := slog.New(slog.DiscardHandler)
@@ -213,7 +211,7 @@ func newRigAt(t testing.TB, keys atproto.KeySource, url, prefix string) *rig {
 		Stream: writer, Cursors: r.client, Gate: openGate{}, Schedule: r.schedule,
 		Dead: box{dead, r.client, liveStream + "_dlq"}, States: r.client.NewTable(liveStream, ":state", 100_000),
 		Verifier: &atproto.Verifier{Keys: keys}, Log: log, Registry: r.reg,
-		Errors: prometheus.NewCounter(prometheus.CounterOpts{Name: "errors"}),
+		Errors: prometheus.NewCounter(prometheus.CounterOpts{Name: "errors_total"}),
 	}
 	r.deps.Subscribe = func(ctx context.Context, sub feed.Subscription) error {
 		s, ok := r.sources[sub.Host.Name]
@@ -271,7 +269,7 @@ func (r *rig) events() []event.Event {
 	return eventsOf(r.t, r.raw, r.prefix+liveStream)
 }
 
-func eventsOf(t testing.TB, c rueidis.Client, key string) []event.Event {
+func eventsOf(t *testing.T, c testkit.RedisConn, key string) []event.Event {
 	t.Helper()
 	entries, err := c.Do(context.Background(), c.B().Xrange().Key(key).Start("-").End("+").Build()).AsXRange()
 	require.NoError(t, err)
@@ -338,7 +336,7 @@ func (k keys) Refresh(ctx context.Context, did string) (atproto.Identity, error)
 
 // production are the recorded frames of the production relay and the keys of
 // their accounts.
-func production(t testing.TB) ([][]byte, keys) {
+func production(t *testing.T) ([][]byte, keys) {
 	t.Helper()
 	dir := testkit.Shared(t, "fixtures/firehose")
 	b, err := os.ReadFile(filepath.Join(dir, "frames.bin"))
