@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"time"
 )
 
@@ -29,6 +28,9 @@ func (s *source) redeliver(ctx context.Context, ds []Delivery) error {
 	ds, err := s.sound(ctx, ds)
 	if err != nil {
 		return err
+	}
+	if !s.cons.bad.Load() {
+		ds = s.suspend(ctx, ds)
 	}
 	return s.deliver(ctx, ds)
 }
@@ -64,7 +66,7 @@ func (s *source) dispatch(ctx context.Context, h Handler) error {
 		ds, wait := s.held.due(time.Now(), s.cons.cfg.Batch)
 		if len(ds) > 0 {
 			ds = s.again(ctx, ds)
-		} else {
+		} else if ds = s.suspect(ctx); len(ds) == 0 {
 			if wait < 0 {
 				wait = time.Hour
 			}
@@ -101,27 +103,10 @@ func (s *source) again(ctx context.Context, ds []Delivery) []Delivery {
 	if s.cons.bad.Load() {
 		return ds
 	}
-	byCount := make(map[int64][]string)
 	for i := range ds {
 		ds[i].Deliveries++
-		byCount[ds[i].Deliveries] = append(byCount[ds[i].Deliveries], ds[i].ID)
 	}
-	gone := make(map[string]bool)
-	for count, ids := range byCount {
-		at := time.Now()
-		ours, err := s.c.do(ctx, s.c.rc.B().Arbitrary("XCLAIM").Keys(s.key).Args(s.group, s.name, "0").Args(ids...).
-			Args("RETRYCOUNT", strconv.FormatInt(count, 10), "JUSTID").Build()).AsStrSlice()
-		if err != nil {
-			continue
-		}
-		s.held.touch(ours, at)
-		for _, id := range ids {
-			gone[id] = true
-		}
-		for _, id := range ours {
-			delete(gone, id)
-		}
-	}
+	gone := s.recount(ctx, ds)
 	kept := ds[:0]
 	for _, d := range ds {
 		if gone[d.ID] {

@@ -12,6 +12,7 @@ type ledger struct {
 	mu      sync.Mutex
 	in      map[string]int64 // id → when Redis last heard that we hold it, in ns
 	waiting dueHeap          // entries that Retry put off; they are in `in` too
+	alone   string           // the suspect that is being worked on, "" none
 
 	freed chan struct{} // a token when there may be more room, for read
 	woken chan struct{} // a token when something was put off, for dispatch
@@ -43,9 +44,31 @@ func (l *ledger) release(ids ...string) {
 	l.mu.Lock()
 	for _, id := range ids {
 		delete(l.in, id)
+		l.settle(id)
 	}
 	l.mu.Unlock()
 	signal(l.freed)
+}
+
+// settle notes that the handler is done with an entry for now. The caller has mu.
+func (l *ledger) settle(id string) {
+	if l.alone != "" && id == l.alone {
+		l.alone = ""
+		signal(l.woken)
+	}
+}
+
+func (l *ledger) setAlone(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.alone = id
+}
+
+// busyAlone says whether a suspect is being worked on.
+func (l *ledger) busyAlone() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.alone != ""
 }
 
 func (l *ledger) holds(id string) bool {
@@ -99,6 +122,7 @@ func (l *ledger) later(due time.Time, ds []Delivery) {
 	for _, d := range ds {
 		if _, held := l.in[d.ID]; held {
 			heap.Push(&l.waiting, put{due, d})
+			l.settle(d.ID)
 		}
 	}
 	l.mu.Unlock()

@@ -27,6 +27,7 @@ type source struct {
 	log    *slog.Logger
 
 	held     *ledger
+	apart    suspects
 	acks     *ackQueue
 	in       chan []Delivery // from read and claim to dispatch
 	intake   sync.Mutex      // held from looking at the pending list until what was taken from it is in the ledger
