@@ -318,7 +318,7 @@ func (d *Directory) read(did, source string, doc []byte) (known, error) {
 	}
 	id, err := ParseDocument(did, doc)
 	if err != nil {
-		return known{gone: err.Error(), at: time.Now()}, nil
+		return known{gone: err.Error(), at: time.Now()}, nil //nolint:nilerr // the error is what is remembered
 	}
 	return known{id: id, at: time.Now()}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -25,8 +26,8 @@ import (
 )
 
 // document makes the DID document of an account.
-func document(t testing.TB, did, handle, pds, key string) []byte {
-	t.Helper()
+func document(tb testing.TB, did, handle, pds, key string) []byte {
+	tb.Helper()
 	b, err := json.Marshal(map[string]any{
 		"id":          did,
 		"alsoKnownAs": []string{"https://example.com", "at://" + handle},
@@ -40,7 +41,7 @@ func document(t testing.TB, did, handle, pds, key string) []byte {
 			map[string]any{"id": did + "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": pds + "/"},
 		},
 	})
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return b
 }
 
@@ -55,11 +56,11 @@ type plc struct {
 	gate   chan struct{}
 }
 
-func newPLC(t testing.TB) *plc {
-	t.Helper()
+func newPLC(tb testing.TB) *plc {
+	tb.Helper()
 	p := &plc{docs: map[string][]byte{}, status: map[string]int{}, header: http.Header{}}
 	p.Server = httptest.NewServer(http.HandlerFunc(p.serve))
-	t.Cleanup(p.Close)
+	tb.Cleanup(p.Close)
 	return p
 }
 
@@ -71,9 +72,7 @@ func (p *plc) serve(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	did := strings.TrimPrefix(r.URL.Path, "/")
-	for k, v := range p.header {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), p.header)
 	if s := p.status[did]; s != 0 {
 		w.WriteHeader(s)
 		return
@@ -91,21 +90,21 @@ func (p *plc) set(did string, doc []byte, status int) {
 	p.docs[did], p.status[did] = doc, status
 }
 
-func newDirectory(t testing.TB, c atproto.DirectoryConfig) *atproto.Directory {
-	t.Helper()
+func newDirectory(tb testing.TB, c atproto.DirectoryConfig) *atproto.Directory {
+	tb.Helper()
 	if c.LookupTXT == nil {
 		c.LookupTXT = func(_ context.Context, name string) ([]string, error) {
 			return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
 		}
 	}
 	d, err := atproto.NewDirectory(c)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return d
 }
 
-func multibase(t testing.TB) string {
-	t.Helper()
-	return publicKey(t, newKey(t)).Multibase()
+func multibase(tb testing.TB) string {
+	tb.Helper()
+	return publicKey(tb, newKey(tb)).Multibase()
 }
 
 func TestDirectoryIdentity(t *testing.T) {
@@ -322,12 +321,12 @@ func (h hostTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-func clientOf(t testing.TB, handler http.HandlerFunc) *http.Client {
-	t.Helper()
+func clientOf(tb testing.TB, handler http.HandlerFunc) *http.Client {
+	tb.Helper()
 	srv := httptest.NewServer(handler)
-	t.Cleanup(srv.Close)
+	tb.Cleanup(srv.Close)
 	u, err := url.Parse(srv.URL)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return &http.Client{Transport: hostTransport{u}}
 }
 
@@ -369,7 +368,9 @@ func TestDirectoryDIDWeb(t *testing.T) {
 func TestResolveHandleByResolver(t *testing.T) {
 	t.Parallel()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		require.Equal(t, "/xrpc/com.atproto.identity.resolveHandle", r.URL.Path)
+		if r.URL.Path != "/xrpc/com.atproto.identity.resolveHandle" {
+			t.Errorf("asked for %s", r.URL.Path)
+		}
 		switch r.URL.Query().Get("handle") {
 		case "alice.test":
 			_, _ = w.Write([]byte(`{"did":"` + testDID + `"}`))

@@ -20,8 +20,7 @@ func asDrop(reason event.Reason, subject string, err error) error {
 
 // ReasonOf returns the reason of a dropped input, or "" if err is none.
 func ReasonOf(err error) event.Reason {
-	var drop *event.DropError
-	if errors.As(err, &drop) {
+	if drop, ok := errors.AsType[*event.DropError](err); ok {
 		return drop.Reason
 	}
 	return ""

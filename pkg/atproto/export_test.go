@@ -197,14 +197,8 @@ func FrameHeader(op int64, kind string) []byte {
 }
 
 // WithKey gives an identity a signing key.
-func (i Identity) WithKey(key atcrypto.PublicKey) Identity {
+func WithKey(i Identity, key atcrypto.PublicKey) Identity {
 	i.key, i.SigningKey = key, key.DIDKey()
-	return i
-}
-
-// WithLabelerKey gives an identity a labeler key.
-func (i Identity) WithLabelerKey(key atcrypto.PublicKey) Identity {
-	i.labelerKey, i.LabelerKey = key, key.DIDKey()
 	return i
 }
 

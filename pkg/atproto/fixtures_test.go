@@ -18,10 +18,10 @@ import (
 )
 
 // readFrames splits a recording: u32 little-endian length, then the message.
-func readFrames(t testing.TB, path string) [][]byte {
-	t.Helper()
+func readFrames(tb testing.TB, path string) [][]byte {
+	tb.Helper()
 	b, err := os.ReadFile(path)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	var out [][]byte
 	for len(b) > 0 {
 		n := int(binary.LittleEndian.Uint32(b))
@@ -46,18 +46,18 @@ func (k keys) Refresh(ctx context.Context, did string) (atproto.Identity, error)
 	return k.Identity(ctx, did)
 }
 
-func firehoseKeys(t testing.TB) keys {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(testkit.Shared(t, "fixtures/firehose"), "did_docs.json"))
-	require.NoError(t, err)
+func firehoseKeys(tb testing.TB) keys {
+	tb.Helper()
+	b, err := os.ReadFile(filepath.Join(testkit.Shared(tb, "fixtures/firehose"), "did_docs.json"))
+	require.NoError(tb, err)
 	var docs map[string]json.RawMessage
-	require.NoError(t, json.Unmarshal(b, &docs))
+	require.NoError(tb, json.Unmarshal(b, &docs))
 	out := keys{}
 	for did, doc := range docs {
 		id, err := atproto.ParseDocument(did, doc)
-		require.NoError(t, err)
-		require.NotEmpty(t, id.SigningKey)
-		require.NotEmpty(t, id.PDS)
+		require.NoError(tb, err)
+		require.NotEmpty(tb, id.SigningKey)
+		require.NotEmpty(tb, id.PDS)
 		out[did] = id
 	}
 	return out

@@ -13,10 +13,10 @@ import (
 )
 
 // message makes a frame from the JSON of its body.
-func message(t testing.TB, op int64, kind, body string) []byte {
-	t.Helper()
+func message(tb testing.TB, op int64, kind, body string) []byte {
+	tb.Helper()
 	b, err := dagcbor.FromJSON([]byte(body))
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return append(atproto.FrameHeader(op, kind), b...)
 }
 

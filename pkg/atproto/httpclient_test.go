@@ -17,20 +17,20 @@ import (
 	"sluice/pkg/fault"
 )
 
-func newClient(t testing.TB, c atproto.HTTPConfig) *http.Client {
-	t.Helper()
+func newClient(tb testing.TB, c atproto.HTTPConfig) *http.Client {
+	tb.Helper()
 	client, err := atproto.NewHTTPClient(c)
-	require.NoError(t, err)
-	t.Cleanup(client.CloseIdleConnections)
+	require.NoError(tb, err)
+	tb.Cleanup(client.CloseIdleConnections)
 	return client
 }
 
-func fetch(t testing.TB, client *http.Client, url string) (string, error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+func fetch(tb testing.TB, client *http.Client, url string) (string, error) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	resp, err := client.Do(req)
 	if err != nil {
 		return "", err

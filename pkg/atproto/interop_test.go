@@ -18,29 +18,29 @@ import (
 	"sluice/pkg/event"
 )
 
-func interop(t testing.TB, name string) []byte {
-	t.Helper()
+func interop(tb testing.TB, name string) []byte {
+	tb.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata/interop", name))
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return b
 }
 
-func interopJSON[T any](t testing.TB, name string) (v T) {
-	t.Helper()
-	require.NoError(t, json.Unmarshal(interop(t, name), &v))
+func interopJSON[T any](tb testing.TB, name string) (v T) {
+	tb.Helper()
+	require.NoError(tb, json.Unmarshal(interop(tb, name), &v))
 	return v
 }
 
 // vectors are the lines of a syntax file, which may have spaces on purpose.
-func vectors(t testing.TB, name string) (out []string) {
-	t.Helper()
-	lines := bufio.NewScanner(strings.NewReader(string(interop(t, "syntax/"+name+".txt"))))
+func vectors(tb testing.TB, name string) (out []string) {
+	tb.Helper()
+	lines := bufio.NewScanner(strings.NewReader(string(interop(tb, "syntax/"+name+".txt"))))
 	for lines.Scan() {
 		if line := lines.Text(); line != "" && !strings.HasPrefix(line, "#") {
 			out = append(out, line)
 		}
 	}
-	require.NotEmpty(t, out)
+	require.NotEmpty(tb, out)
 	return out
 }
 
@@ -136,7 +136,7 @@ func TestInteropDIDKeys(t *testing.T) {
 func TestInteropKeyLayers(t *testing.T) {
 	t.Parallel()
 	n := 0
-	for _, key := range strings.Fields(string(interop(t, "example_keys.txt"))) {
+	for key := range strings.FieldsSeq(string(interop(t, "example_keys.txt"))) {
 		require.Equal(t, int(key[1]-'0'), atproto.LayerOf([]byte(key)), key)
 		n++
 	}
@@ -148,11 +148,11 @@ func TestInteropKeyLayers(t *testing.T) {
 
 const interopValue = "bafyreie5cvv4h45feadgeuwhbcutmh6t2ceseocckahdoe6uat64zmz454"
 
-func mustCID(t testing.TB, s string) atproto.CID {
-	t.Helper()
+func mustCID(tb testing.TB, s string) atproto.CID {
+	tb.Helper()
 	c, err := atproto.ParseCID(s)
-	require.NoError(t, err)
-	require.Equal(t, s, c.String())
+	require.NoError(tb, err)
+	require.Equal(tb, s, c.String())
 	return c
 }
 

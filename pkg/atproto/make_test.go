@@ -10,21 +10,21 @@ import (
 	"sluice/pkg/atproto"
 )
 
-func newKey(t testing.TB) atcrypto.PrivateKey {
-	t.Helper()
+func newKey(tb testing.TB) atcrypto.PrivateKey {
+	tb.Helper()
 	key, err := atcrypto.GeneratePrivateKeyK256()
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return key
 }
 
-func publicKey(t testing.TB, key atcrypto.PrivateKey) atcrypto.PublicKey {
-	t.Helper()
+func publicKey(tb testing.TB, key atcrypto.PrivateKey) atcrypto.PublicKey {
+	tb.Helper()
 	pub, err := key.PublicKey()
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return pub
 }
 
-func readRepo(t testing.TB, car []byte) (atproto.RepoInfo, error) {
-	t.Helper()
-	return atproto.ReadRepo(t.Context(), bytes.NewReader(car), atproto.RepoOptions{}, func(atproto.Record) error { return nil })
+func readRepo(tb testing.TB, car []byte) (atproto.RepoInfo, error) {
+	tb.Helper()
+	return atproto.ReadRepo(tb.Context(), bytes.NewReader(car), atproto.RepoOptions{}, func(atproto.Record) error { return nil })
 }

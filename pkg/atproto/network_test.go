@@ -31,11 +31,11 @@ func (n *networkIdentity) doc(seq int64) json.RawMessage {
 	return doc
 }
 
-func readJSON(t testing.TB, path string, into any) {
-	t.Helper()
+func readJSON(tb testing.TB, path string, into any) {
+	tb.Helper()
 	b, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(b, into))
+	require.NoError(tb, err)
+	require.NoError(tb, json.Unmarshal(b, into))
 }
 
 func checkNetwork(t *testing.T, dir string) {
@@ -92,7 +92,7 @@ func checkNetwork(t *testing.T, dir string) {
 
 func verifyFrame(t *testing.T, f *atproto.Frame, identities map[string]networkIdentity) (atproto.Verdict, error) {
 	t.Helper()
-	did := ""
+	var did string
 	if f.Commit != nil {
 		did = f.Commit.DID
 	} else {

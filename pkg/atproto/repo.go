@@ -118,8 +118,7 @@ func (o *RepoOptions) defaults() {
 
 // retryable makes those reasons Transient that a broken transfer gives.
 func retryable(err error) error {
-	switch ReasonOf(err) {
-	case event.ReasonTruncated, event.ReasonMissingBlock:
+	if r := ReasonOf(err); r == event.ReasonTruncated || r == event.ReasonMissingBlock {
 		return fault.As(fault.Transient, err)
 	}
 	return err
@@ -348,12 +347,11 @@ func (w *repoReader) record(e *treeEntry) error {
 
 // path splits a key; w.collection and w.keep are then those of the record.
 func (w *repoReader) path(key []byte) (rkey []byte, ok bool) {
-	slash := bytes.IndexByte(key, '/')
-	if slash < 0 {
+	before, rkey, ok := bytes.Cut(key, []byte{'/'})
+	if !ok {
 		return nil, false
 	}
-	rkey = key[slash+1:]
-	if w.known && string(key[:slash]) == w.collection {
+	if w.known && string(before) == w.collection {
 		return rkey, validRKey(string(rkey))
 	}
 	collection, _, err := SplitPath(string(key))

@@ -59,9 +59,9 @@ func TestRealRepos(t *testing.T) {
 }
 
 // bigRepo makes a repository of n records in four collections.
-func bigRepo(t testing.TB, n int) (car []byte, leaves map[string]atproto.CID, key atcrypto.PrivateKey) {
-	t.Helper()
-	store, key := atproto.Store{}, newKey(t)
+func bigRepo(tb testing.TB, n int) (car []byte, leaves map[string]atproto.CID, key atcrypto.PrivateKey) {
+	tb.Helper()
+	store, key := atproto.Store{}, newKey(tb)
 	leaves = make(map[string]atproto.CID, n)
 	collections := []string{"app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.graph.follow", "com.example.other"}
 	for i := range n {
@@ -74,7 +74,7 @@ func bigRepo(t testing.TB, n int) (car []byte, leaves map[string]atproto.CID, ke
 func TestReadRepo(t *testing.T) {
 	t.Parallel()
 	car, leaves, key := bigRepo(t, 4000)
-	verifier := atproto.NewVerifier(atproto.Keys{testDID: atproto.Identity{DID: testDID}.WithKey(publicKey(t, key))}, nil)
+	verifier := atproto.NewVerifier(atproto.Keys{testDID: atproto.WithKey(atproto.Identity{DID: testDID}, publicKey(t, key))}, nil)
 	for name, o := range map[string]atproto.RepoOptions{
 		"in memory":     {},
 		"spilled early": {MemoryLimit: 1},
@@ -335,14 +335,13 @@ func TestReadRepoPassesErrorsOn(t *testing.T) {
 
 // One repository of a million records stays below 256 MiB.
 func TestReadRepoMemory(t *testing.T) {
+	t.Parallel()
 	if os.Getenv("SLUICE_SOAK") == "" {
 		t.Skip("a million records: set SLUICE_SOAK=1")
 	}
 	const n = 1_000_000
 	file := filepath.Join(t.TempDir(), "big.car")
-	car, _, _ := bigRepo(t, n)
-	require.NoError(t, os.WriteFile(file, car, 0o600))
-	car = nil
+	writeRepo(t, file, n)
 	runtime.GC()
 	debug.FreeOSMemory()
 	in, err := os.Open(file)
@@ -366,6 +365,12 @@ func TestReadRepoMemory(t *testing.T) {
 	require.True(t, info.Spilled)
 	t.Logf("%d blocks, %d bytes, peak of the heap %d MiB", info.Blocks, info.Bytes, peak>>20)
 	require.Less(t, peak, uint64(256<<20))
+}
+
+func writeRepo(tb testing.TB, file string, n int) {
+	tb.Helper()
+	car, _, _ := bigRepo(tb, n)
+	require.NoError(tb, os.WriteFile(file, car, 0o600))
 }
 
 // sampled looks at the memory now and then.

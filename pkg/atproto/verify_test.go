@@ -41,10 +41,10 @@ type account struct {
 	data   atproto.CID
 }
 
-func newAccount(t testing.TB) *account {
-	t.Helper()
-	a := &account{key: newKey(t), store: atproto.Store{}, leaves: map[string]atproto.CID{}}
-	for _, name := range strings.Fields(string(interop(t, "example_keys.txt"))) {
+func newAccount(tb testing.TB) *account {
+	tb.Helper()
+	a := &account{key: newKey(tb), store: atproto.Store{}, leaves: map[string]atproto.CID{}}
+	for name := range strings.FieldsSeq(string(interop(tb, "example_keys.txt"))) {
 		a.leaves["app.bsky.feed.post/"+strings.ReplaceAll(name, "/", "-")] = a.store.Put(post(name))
 	}
 	a.data = a.store.Tree(a.leaves)
@@ -80,10 +80,10 @@ func (a *account) sample() *atproto.Commit {
 	)
 }
 
-func (a *account) keys(t testing.TB) atproto.Keys {
-	t.Helper()
+func (a *account) keys(tb testing.TB) atproto.Keys {
+	tb.Helper()
 	id := atproto.Identity{DID: testDID}
-	return atproto.Keys{testDID: id.WithKey(publicKey(t, a.key))}
+	return atproto.Keys{testDID: atproto.WithKey(id, publicKey(tb, a.key))}
 }
 
 func clock() time.Time {
@@ -92,11 +92,11 @@ func clock() time.Time {
 }
 
 // reparse sends a commit over the wire.
-func reparse(t testing.TB, c *atproto.Commit) *atproto.Commit {
-	t.Helper()
+func reparse(tb testing.TB, c *atproto.Commit) *atproto.Commit {
+	tb.Helper()
 	f, err := atproto.ParseFrame(c.Frame())
-	require.NoError(t, err)
-	require.Equal(t, atproto.KindCommit, f.Kind)
+	require.NoError(tb, err)
+	require.Equal(tb, atproto.KindCommit, f.Kind)
 	return f.Commit
 }
 
@@ -275,8 +275,8 @@ func (r *rotating) Refresh(context.Context, string) (atproto.Identity, error) {
 func TestSignatureRefreshesTheKeyOnce(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
-	right := atproto.Identity{DID: testDID}.WithKey(publicKey(t, a.key))
-	wrong := atproto.Identity{DID: testDID}.WithKey(publicKey(t, newKey(t)))
+	right := atproto.WithKey(atproto.Identity{DID: testDID}, publicKey(t, a.key))
+	wrong := atproto.WithKey(atproto.Identity{DID: testDID}, publicKey(t, newKey(t)))
 	c := reparse(t, a.sample())
 
 	keys := &rotating{old: wrong, now: right}

@@ -15,10 +15,10 @@ const sampleRecord = `{"$type":"app.bsky.feed.post","text":"A post of an ordinar
 	`"reply":{"root":{"cid":"bafyreiftot7eltsc3f6g4qktykmbv6jcmdmhcx5osscan6jpdxkpqcmcza","uri":"at://did:plc:r2zybk6op3ymzpz6jhqpkoy5/app.bsky.feed.post/3mpsjbtci2c2o"}},` +
 	`"createdAt":"2026-07-04T14:38:08.999Z","thumb":{"$type":"blob","ref":{"$link":"bafkreias7oxbr6swsuggccmtnqpoeami4jza5x4w3urltn6gzhqf4k6k2e"},"mimeType":"image/jpeg","size":119635}}`
 
-func sample(t testing.TB) []byte {
-	t.Helper()
+func sample(tb testing.TB) []byte {
+	tb.Helper()
 	b, err := dagcbor.FromJSON([]byte(sampleRecord))
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return b
 }
 

@@ -14,14 +14,14 @@ import (
 )
 
 // peer is another decoder, set to the rules that it has.
-func peer(t testing.TB) cbor.DecMode {
-	t.Helper()
+func peer(tb testing.TB) cbor.DecMode {
+	tb.Helper()
 	mode, err := cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden,
 		MaxNestedLevels: dagcbor.MaxDepth, UTF8: cbor.UTF8RejectInvalid,
 		TimeTag: cbor.DecTagIgnored,
 	}.DecMode()
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return mode
 }
 

@@ -187,7 +187,7 @@ func (s *Subscription) Run(ctx context.Context) error {
 	for attempt := 1; ctx.Err() == nil; attempt++ {
 		got, err := s.session(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // a stop is no error
 		}
 		if err.final {
 			return fmt.Errorf("subscribe to %s: %w", s.base.Host, err)
@@ -200,7 +200,7 @@ func (s *Subscription) Run(ctx context.Context) error {
 		s.c.Log.WarnContext(ctx, "stream ended, connecting again",
 			"reason", string(err.reason), "messages", got, "attempt", attempt, "wait", wait, slog.Any("err", err.err))
 		if fault.Sleep(ctx, wait) != nil {
-			return nil
+			return nil //nolint:nilerr // a stop is no error
 		}
 	}
 	return nil
