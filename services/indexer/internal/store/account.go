@@ -95,7 +95,7 @@ WHERE did = $1 AND (rev IS NULL OR rev COLLATE "C" < $2) ORDER BY uri LIMIT $3`)
 	if tomb == "" {
 		at = ""
 	}
-	_, _, err := s.transact(ctx, task{locks: l, open: open, work: func(sm *sim) {
+	_, _, err := s.transact(ctx, task{locks: l, open: open, tolerant: true, work: func(sm *sim) {
 		for i := range doomed {
 			sm.sweep(&doomed[i], tomb, at)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -132,13 +133,22 @@ func (s *Store) refuse(ctx context.Context, it *item, cause error, out *Outcome)
 // last depends on what was read before, five steps up a thread at most.
 const maxRounds = 16
 
+// uniqueViolation is the SQLSTATE of a row that is there already.
+const uniqueViolation = "23505"
+
 // attempt runs one transaction.
 func (s *Store) attempt(ctx context.Context, items []*item) (*sim, int64, error) {
 	l := newLocks(s.cfg.Schema)
 	for _, it := range items {
 		l.of(it)
 	}
-	return s.transact(ctx, task{locks: l, work: func(sm *sim) { sm.run(items) }})
+	t := task{locks: l, work: func(sm *sim) { sm.run(items) }}
+	sm, rows, err := s.transact(ctx, t)
+	if pg.State(err) == uniqueViolation {
+		t.tolerant = true
+		return s.transact(ctx, t)
+	}
+	return sm, rows, err
 }
 
 // task is one transaction. The locks are taken first; then open, which may read
@@ -149,7 +159,14 @@ type task struct {
 	open  func(ctx context.Context, conn batcher) (*locks, error)
 	work  func(*sim)
 	extra func(*statements)
+	// tolerant: see statements.
+	tolerant bool
 }
+
+// settings hold until the end of a transaction. Every statement of ours looks
+// rows up by their keys, whatever the planner knows of the tables.
+const settings = `SELECT set_config('statement_timeout', $1, true), set_config('enable_seqscan', 'off', true),
+set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)`
 
 // transact runs one transaction: lock, then read and work out until nothing is
 // missing any more, then write.
@@ -175,7 +192,7 @@ func (s *Store) transact(ctx context.Context, t task) (*sim, int64, error) {
 func (s *Store) transactOn(ctx context.Context, conn batcher, t task) (*sim, int64, error) {
 	b := &pgx.Batch{}
 	b.Queue("BEGIN")
-	b.Queue(fmt.Sprintf("SET LOCAL statement_timeout = %d", s.cfg.StatementTimeout.Milliseconds()))
+	b.Queue(settings, strconv.FormatInt(s.cfg.StatementTimeout.Milliseconds(), 10))
 	t.locks.queue(b)
 	if t.open != nil {
 		if err := read(ctx, conn, b); err != nil {
@@ -193,7 +210,7 @@ func (s *Store) transactOn(ctx context.Context, conn batcher, t task) (*sim, int
 		return nil, 0, err
 	}
 	crash.Point(crash.InsideTx)
-	st := &statements{b: b}
+	st := &statements{b: b, tolerant: t.tolerant}
 	sm.flush(s.q.writes, st)
 	if t.extra != nil {
 		t.extra(st)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -23,6 +24,18 @@ func (s *sim) flush(w *writes, st *statements) {
 	s.flushQueues(w, st)
 }
 
+// sorted goes through a map by key: neighbours in an index are written together,
+// and every transaction locks rows in one order.
+func sorted[V any](m map[string]V) iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			if !yield(k, m[k]) {
+				return
+			}
+		}
+	}
+}
+
 // isNew says that a record is known not to be in the database.
 func (s *sim) isNew(uri string) bool {
 	_, loaded := s.c.recs.loaded[uri]
@@ -31,25 +44,28 @@ func (s *sim) isNew(uri string) bool {
 
 func (s *sim) flushRecords(w *writes, st *statements) {
 	var gone, touched, revs []string
-	var in table
-	for uri, r := range s.recs {
+	var in, changed table
+	for uri, r := range sorted(s.recs) {
 		switch {
 		case r == nil && !s.isNew(uri):
 			gone = append(gone, uri)
 		case r == nil:
 		case r.JSON == "":
 			touched, revs = append(touched, uri), append(revs, r.Rev)
-		default:
+		case s.isNew(uri):
 			in.add(&r.URI, &r.CID, &r.DID, &r.JSON, &r.IndexedAt, &r.Rev)
+		default:
+			changed.add(&r.URI, &r.CID, &r.JSON, &r.IndexedAt, &r.Rev)
 		}
 	}
 	st.delete(w.names, "record", "uri", gone)
-	st.insert(w.records, &in)
+	st.insertFresh(w.records, &in)
+	st.insert(w.recUpdate, &changed)
 	if len(touched) > 0 {
 		st.exec(w.recTouch, touched, revs)
 	}
 	var tombs table
-	for uri, t := range s.tombs {
+	for uri, t := range sorted(s.tombs) {
 		tombs.add(&uri, &t.Rev, &t.At, ptr(strconv.FormatBool(t.Was)), &t.Born, &t.Root, &t.Parent)
 	}
 	st.insert(w.tombs, &tombs)
@@ -67,7 +83,7 @@ func (s *sim) flushEdges(w *writes, st *statements) {
 	}
 	gone := map[derive.Kind][]string{}
 	in := map[derive.Kind][]*edgeRow{}
-	for uri, e := range s.edges {
+	for uri, e := range sorted(s.edges) {
 		if stored[uri] {
 			kind := derive.KindOf(derive.ParseURI(uri).Collection)
 			gone[kind] = append(gone[kind], uri)
@@ -80,7 +96,7 @@ func (s *sim) flushEdges(w *writes, st *statements) {
 		t := edgeTables[kind]
 		st.delete(w.names, t.name, "uri", gone[kind])
 		if rows := in[kind]; len(rows) > 0 {
-			st.exec(w.edges[kind], rowsOf(t.columns, rows)...)
+			st.fresh(w.edges[kind], rowsOf(t.columns, rows)...)
 		}
 	}
 }
@@ -89,7 +105,7 @@ func (s *sim) flushRows(w *writes, st *statements) {
 	for kind := derive.Profile; kind <= derive.Labeler; kind++ {
 		var gone []string
 		var in []*derive.Record
-		for uri, r := range s.rows[kind] {
+		for uri, r := range sorted(s.rows[kind]) {
 			if !s.isNew(uri) {
 				gone = append(gone, uri)
 			}
@@ -100,7 +116,7 @@ func (s *sim) flushRows(w *writes, st *statements) {
 		t := rowTables[kind]
 		st.delete(w.names, t.name, "uri", gone)
 		if len(in) > 0 {
-			st.exec(w.rows[kind], rowsOf(t.columns, in)...)
+			st.fresh(w.rows[kind], rowsOf(t.columns, in)...)
 		}
 	}
 }
@@ -109,7 +125,7 @@ func (s *sim) flushPosts(w *writes, st *statements) {
 	var gone []string
 	var in []*postRow
 	var flags table
-	for uri, p := range s.posts {
+	for uri, p := range sorted(s.posts) {
 		if p != nil && p.Full == nil {
 			flags.add(&p.URI, boolText(p.HasThreadGate), boolText(p.HasPostGate), boolText(p.InvalidReplyRoot),
 				boolText(p.ViolatesThreadGate), boolText(p.ViolatesEmbedding))
@@ -127,12 +143,12 @@ func (s *sim) flushPosts(w *writes, st *statements) {
 		st.delete(w.names, t, `"postUri"`, gone)
 	}
 	if len(in) > 0 {
-		st.exec(w.posts, rowsOf(postColumns, in)...)
+		st.fresh(w.posts, rowsOf(postColumns, in)...)
 	}
 	flushEmbeds(w, st, in)
 	st.insert(w.flags, &flags)
 	var op table
-	for _, o := range s.opThread {
+	for _, o := range sorted(s.opThread) {
 		op.add(&o.Root, &o.Parent, &o.URI, o.DeletedAt)
 	}
 	st.insert(w.opThread, &op)
@@ -158,17 +174,17 @@ func flushEmbeds(w *writes, st *statements, posts []*postRow) {
 			record.add(&p.URI, &e.URI, &e.CID)
 		}
 	}
-	st.insert(w.embedImage, &image)
-	st.insert(w.embedGallery, &gallery)
-	st.insert(w.embedExternal, &external)
-	st.insert(w.embedVideo, &video)
-	st.insert(w.embedRecord, &record)
+	st.insertFresh(w.embedImage, &image)
+	st.insertFresh(w.embedGallery, &gallery)
+	st.insertFresh(w.embedExternal, &external)
+	st.insertFresh(w.embedVideo, &video)
+	st.insertFresh(w.embedRecord, &record)
 }
 
 func (s *sim) flushFeeds(w *writes, st *statements) {
 	var gone []string
 	var in table
-	for uri, f := range s.feeds {
+	for uri, f := range sorted(s.feeds) {
 		if !s.isNew(uri) {
 			gone = append(gone, uri)
 		}
@@ -176,15 +192,14 @@ func (s *sim) flushFeeds(w *writes, st *statements) {
 			in.add(&f.URI, &f.CID, &f.Type, &f.PostURI, &f.Originator, &f.SortAt)
 		}
 	}
-	slices.Sort(gone)
 	st.delete(w.names, "feed_item", "uri", gone)
-	st.insert(w.feeds, &in)
+	st.insertFresh(w.feeds, &in)
 }
 
 func (s *sim) flushQuotes(w *writes, st *statements) {
 	var gone []string
 	var in table
-	for uri, q := range s.quotes {
+	for uri, q := range sorted(s.quotes) {
 		if s.c.quotes.have[uri] != nil {
 			gone = append(gone, uri)
 		}
@@ -192,15 +207,14 @@ func (s *sim) flushQuotes(w *writes, st *statements) {
 			in.add(&q.URI, &q.CID, &q.Subject, &q.SubjectCID, &q.CreatedAt, &q.IndexedAt)
 		}
 	}
-	slices.Sort(gone)
 	st.delete(w.names, "quote", "uri", gone)
-	st.insert(w.quotes, &in)
+	st.insertFresh(w.quotes, &in)
 }
 
 func (s *sim) flushDups(w *writes, st *statements) {
 	var gone []string
 	var in table
-	for uri, d := range s.dups {
+	for uri, d := range sorted(s.dups) {
 		if d == nil {
 			gone = append(gone, uri)
 		} else {
@@ -214,7 +228,7 @@ func (s *sim) flushDups(w *writes, st *statements) {
 func (s *sim) flushNotifs(w *writes, st *statements) {
 	var gone []int64
 	var in table
-	for uri, now := range s.notifs {
+	for uri, now := range sorted(s.notifs) {
 		for _, was := range s.c.notifs.have[uri] {
 			if !slices.ContainsFunc(now, func(n notifRow) bool { return n.ID == was.ID }) {
 				gone = append(gone, was.ID)
@@ -236,7 +250,7 @@ func (s *sim) flushActors(w *writes, st *statements) {
 	var fresh, checks, syncs, accounts table
 	var changed []string
 	var statuses []*string
-	for did, a := range s.actors {
+	for did, a := range sorted(s.actors) {
 		switch {
 		case a.fresh:
 			fresh.add(&did, &a.IndexedAt, a.Status)
@@ -254,11 +268,11 @@ func (s *sim) flushActors(w *writes, st *statements) {
 		}
 	}
 	st.insert(w.checks, &checks)
-	for did, r := range s.syncs {
+	for did, r := range sorted(s.syncs) {
 		syncs.add(&did, &r.Commit, &r.Rev)
 	}
 	st.insert(w.syncs, &syncs)
-	for did, a := range s.accounts {
+	for did, a := range sorted(s.accounts) {
 		accounts.add(&did, a.Status, &a.StatusAt)
 	}
 	st.insert(w.accounts, &accounts)

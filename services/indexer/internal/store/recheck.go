@@ -11,7 +11,7 @@ import (
 )
 
 // recheckSize is how many rows one transaction of Recheck takes.
-const recheckSize = 200
+const recheckSize = 50
 
 // Recheck judges posts again whose surroundings have changed: older records
 // that arrived later, or beside them. A row is taken once every transaction

@@ -14,6 +14,7 @@ import (
 // writes are the writing statements with the names of the schemas in them.
 type writes struct {
 	names                                   *strings.Replacer
+	recUpdate                               string
 	recTouch, notifDelete, notifInsert      string
 	tombs, syncs, actorStatus, accounts     string
 	checks, opThread, dups, flags, records  string
@@ -51,8 +52,9 @@ WHERE a."repoRev" IS NULL OR a."repoRev" COLLATE "C" < EXCLUDED."repoRev" COLLAT
 	w.accounts = n.Replace(insertSQL("{o}.account", []string{"did", "status", "status_at"},
 		"ON CONFLICT (did) DO UPDATE SET status = EXCLUDED.status, status_at = EXCLUDED.status_at"))
 	w.checks = n.Replace(insertSQL("{o}.handle_check", []string{"did", "at", "force::boolean", "fresh::boolean"}, doNothing))
-	w.records = n.Replace(insertSQL("{s}.record", []string{"uri", "cid", "did", "json", `"indexedAt"`, "rev"},
-		`ON CONFLICT (uri) DO UPDATE SET cid = EXCLUDED.cid, json = EXCLUDED.json, "indexedAt" = EXCLUDED."indexedAt", rev = EXCLUDED.rev`))
+	w.records = n.Replace(insertSQL("{s}.record", []string{"uri", "cid", "did", "json", `"indexedAt"`, "rev"}, ""))
+	w.recUpdate = n.Replace(`UPDATE {s}.record r SET cid = u.cid, json = u.json, "indexedAt" = u.at, rev = u.rev
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) u(uri, cid, json, at, rev) WHERE r.uri = u.uri`)
 	w.opThread = n.Replace(insertSQL("{s}.op_thread_reply", []string{`"rootUri"`, `"parentUri"`, "uri", `"deletedAt"`},
 		`ON CONFLICT ("rootUri", uri) DO UPDATE SET "parentUri" = EXCLUDED."parentUri", "deletedAt" = EXCLUDED."deletedAt"`))
 	w.dups = n.Replace(insertSQL("{s}.duplicate_record", []string{"uri", "cid", `"duplicateOf"`, `"indexedAt"`},
@@ -60,19 +62,19 @@ WHERE a."repoRev" IS NULL OR a."repoRev" COLLATE "C" < EXCLUDED."repoRev" COLLAT
 	w.deltas = n.Replace(insertSQL("{o}.count_delta", []string{"kind::smallint", "key", "n::integer"}, ""))
 	w.rechecks = n.Replace(insertSQL("{o}.recheck", []string{"uri", "what::smallint", "rev"}, ""))
 	w.waits = n.Replace(insertSQL("{o}.waiting", []string{"key", "uri"}, doNothing))
-	w.feeds = n.Replace(insertSQL("{s}.feed_item", []string{"uri", "cid", "type", `"postUri"`, `"originatorDid"`, `"sortAt"`}, doNothing))
-	w.quotes = n.Replace(insertSQL("{s}.quote", []string{"uri", "cid", "subject", `"subjectCid"`, `"createdAt"`, `"indexedAt"`}, doNothing))
-	w.posts = n.Replace(insertSQL("{s}.post", columnNames(postColumns), doNothing))
-	w.embedImage = n.Replace(insertSQL("{s}.post_embed_image", []string{`"postUri"`, "position", `"imageCid"`, "alt"}, doNothing))
-	w.embedGallery = n.Replace(insertSQL("{s}.post_embed_gallery_image", []string{`"postUri"`, "position", `"imageCid"`, "alt"}, doNothing))
-	w.embedExternal = n.Replace(insertSQL("{s}.post_embed_external", []string{`"postUri"`, "uri", "title", "description", `"thumbCid"`}, doNothing))
-	w.embedVideo = n.Replace(insertSQL("{s}.post_embed_video", []string{`"postUri"`, `"videoCid"`, "alt"}, doNothing))
-	w.embedRecord = n.Replace(insertSQL("{s}.post_embed_record", []string{`"postUri"`, `"embedUri"`, `"embedCid"`}, doNothing))
+	w.feeds = n.Replace(insertSQL("{s}.feed_item", []string{"uri", "cid", "type", `"postUri"`, `"originatorDid"`, `"sortAt"`}, ""))
+	w.quotes = n.Replace(insertSQL("{s}.quote", []string{"uri", "cid", "subject", `"subjectCid"`, `"createdAt"`, `"indexedAt"`}, ""))
+	w.posts = n.Replace(insertSQL("{s}.post", columnNames(postColumns), ""))
+	w.embedImage = n.Replace(insertSQL("{s}.post_embed_image", []string{`"postUri"`, "position", `"imageCid"`, "alt"}, ""))
+	w.embedGallery = n.Replace(insertSQL("{s}.post_embed_gallery_image", []string{`"postUri"`, "position", `"imageCid"`, "alt"}, ""))
+	w.embedExternal = n.Replace(insertSQL("{s}.post_embed_external", []string{`"postUri"`, "uri", "title", "description", `"thumbCid"`}, ""))
+	w.embedVideo = n.Replace(insertSQL("{s}.post_embed_video", []string{`"postUri"`, `"videoCid"`, "alt"}, ""))
+	w.embedRecord = n.Replace(insertSQL("{s}.post_embed_record", []string{`"postUri"`, `"embedUri"`, `"embedCid"`}, ""))
 	for k, t := range edgeTables {
-		w.edges[k] = n.Replace(insertSQL("{s}."+t.name, columnNames(t.columns), doNothing))
+		w.edges[k] = n.Replace(insertSQL("{s}."+t.name, columnNames(t.columns), ""))
 	}
 	for k, t := range rowTables {
-		w.rows[k] = n.Replace(insertSQL("{s}."+t.name, columnNames(t.columns), doNothing))
+		w.rows[k] = n.Replace(insertSQL("{s}."+t.name, columnNames(t.columns), ""))
 	}
 	return w
 }
@@ -167,6 +169,23 @@ func (t *table) args() []any {
 type statements struct {
 	b    *pgx.Batch
 	rows int64
+	// tolerant passes over rows that are there although nothing says so: the
+	// tables were not consistent. It costs a look into every unique index.
+	tolerant bool
+}
+
+// fresh inserts rows that are known not to be there.
+func (st *statements) fresh(sql string, args ...any) {
+	if st.tolerant {
+		sql += doNothing
+	}
+	st.exec(sql, args...)
+}
+
+func (st *statements) insertFresh(sql string, t *table) {
+	if len(t.columns) > 0 {
+		st.fresh(sql, t.args()...)
+	}
 }
 
 func (st *statements) exec(sql string, args ...any) {
