@@ -68,7 +68,7 @@ func (t *tool) backfillAdd(ctx context.Context, dids []string, file string) erro
 	}
 	for _, d := range dids {
 		if !strings.HasPrefix(d, "did:plc:") && !strings.HasPrefix(d, "did:web:") {
-			return fmt.Errorf("%q is not a DID: want did:plc:... or did:web:...", d)
+			return fmt.Errorf("%q is not a DID: want did:plc:NAME or did:web:HOST", d)
 		}
 	}
 	redis, err := t.client(ctx)

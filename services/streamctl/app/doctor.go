@@ -223,33 +223,14 @@ func (t *tool) repairStream(ctx context.Context, redis *redstream.Client, s stat
 	there := map[string]bool{}
 	for _, g := range s.Groups {
 		there[g.Name] = true
-		n, err := redis.Phantoms(ctx, s.Name, g.Name)
+		done, err := repairGroup(ctx, redis, s.Name, g, dry)
+		did = append(did, done...)
 		if err != nil {
 			return did, err
 		}
-		if n > 0 {
-			if !dry {
-				if n, err = redis.SweepPhantoms(ctx, s.Name, g.Name); err != nil {
-					return did, err
-				}
-			}
-			did = append(did, repaired{s.Name, g.Name, fmt.Sprintf("forget %d phantoms", n)})
-		}
-		var dead []string
-		if dry {
-			for _, c := range g.Consumers {
-				if !c.Alive && c.Pending == 0 && c.Idle > janitorAge {
-					dead = append(dead, c.Name)
-				}
-			}
-		} else if dead, err = redis.RemoveDead(ctx, s.Name, g.Name, janitorAge); err != nil {
-			return did, err
-		}
-		for _, name := range dead {
-			did = append(did, repaired{s.Name, g.Name, "remove dead consumer " + name})
-		}
 	}
-	for _, want := range t.settings.topology().Groups(s.Name) {
+	wanted := t.settings.topology().Groups(s.Name)
+	for _, want := range wanted {
 		if s.Added == 0 || there[want] {
 			continue
 		}
@@ -263,9 +244,41 @@ func (t *tool) repairStream(ctx context.Context, redis *redstream.Client, s stat
 	if dry || s.Length == 0 {
 		return did, nil
 	}
-	n, _, err := redis.Trim(ctx, s.Name, t.settings.topology().Groups(s.Name)...)
+	n, _, err := redis.Trim(ctx, s.Name, wanted...)
 	if n > 0 {
 		did = append(did, repaired{s.Name, "", fmt.Sprintf("trim %d entries", n)})
 	}
 	return did, err
+}
+
+// repairGroup forgets phantoms and removes dead consumers that hold nothing.
+func repairGroup(ctx context.Context, redis *redstream.Client, stream string, g status.Group, dry bool) (did []repaired, err error) {
+	n, err := redis.Phantoms(ctx, stream, g.Name)
+	if err != nil {
+		return nil, err
+	}
+	if n > 0 && !dry {
+		if n, err = redis.SweepPhantoms(ctx, stream, g.Name); err != nil {
+			return nil, err
+		}
+	}
+	if n > 0 {
+		did = append(did, repaired{stream, g.Name, fmt.Sprintf("forget %d phantoms", n)})
+	}
+	var dead []string
+	if !dry {
+		if dead, err = redis.RemoveDead(ctx, stream, g.Name, janitorAge); err != nil {
+			return did, err
+		}
+	} else {
+		for _, c := range g.Consumers {
+			if !c.Alive && c.Pending == 0 && c.Idle > janitorAge {
+				dead = append(dead, c.Name)
+			}
+		}
+	}
+	for _, name := range dead {
+		did = append(did, repaired{stream, g.Name, "remove dead consumer " + name})
+	}
+	return did, nil
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -214,10 +215,8 @@ func (t *tool) confirm(question string) error {
 // stream checks the name of a stream.
 func (t *tool) stream(name string) (string, error) {
 	known := t.settings.topology().Streams()
-	for _, s := range known {
-		if s == name {
-			return name, nil
-		}
+	if slices.Contains(known, name) {
+		return name, nil
 	}
 	return "", fmt.Errorf("unknown stream %q: there are %s", name, strings.Join(known, ", "))
 }

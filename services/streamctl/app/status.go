@@ -18,14 +18,13 @@ import (
 )
 
 type statusOptions struct {
-	watch    bool
-	every    time.Duration
-	wait     bool
-	timeout  time.Duration
-	summary  bool
-	oracle   string
-	cursors  bool
-	database bool
+	watch   bool
+	every   time.Duration
+	wait    bool
+	timeout time.Duration
+	summary bool
+	oracle  string
+	cursors bool
 }
 
 func (t *tool) statusCmd() *cobra.Command {
@@ -84,7 +83,7 @@ func (t *tool) status(ctx context.Context, o statusOptions) error {
 			return err
 		}
 		if o.watch && !t.json {
-			_, _ = fmt.Fprint(t.out, "\x1b[H\x1b[2J") //nolint:forbidigo // a terminal is what it writes to
+			_, _ = fmt.Fprint(t.out, "\x1b[H\x1b[2J")
 		}
 		if err := t.showPicture(p); err != nil || !o.watch {
 			return err

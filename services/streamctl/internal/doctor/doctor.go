@@ -115,25 +115,35 @@ func consumers(p *Patient) []Finding {
 				where := fmt.Sprintf("%s of %s on %s", c.Name, g.Name, s.Name)
 				switch {
 				case c.Alive && c.Asked > silent && work(g.Lag, c.Pending):
-					out = append(out, Finding{Bad, check, fmt.Sprintf("%s has not read for %s", where, render.Age(c.Asked)),
-						"it lives but is stuck: its downstream (PostgreSQL, a full lane) does not take more", "look at its log and at /debug/pprof/goroutine; restart it: its entries are taken over"})
+					out = append(out, Finding{
+						Bad, check, fmt.Sprintf("%s has not read for %s", where, render.Age(c.Asked)),
+						"it lives but is stuck: its downstream (PostgreSQL, a full lane) does not take more", "look at its log and at /debug/pprof/goroutine; restart it: its entries are taken over",
+					})
 				case c.Alive:
 					alive++
 				case c.Pending > 0 && c.Idle > oldPending:
-					out = append(out, Finding{Bad, check, fmt.Sprintf("%s is dead and holds %s entries for %s", where, render.Count(c.Pending), render.Age(c.Idle)),
-						"nobody takes its entries over: no other member of the group runs", "start an indexer or backfiller of this group"})
+					out = append(out, Finding{
+						Bad, check, fmt.Sprintf("%s is dead and holds %s entries for %s", where, render.Count(c.Pending), render.Age(c.Idle)),
+						"nobody takes its entries over: no other member of the group runs", "start an indexer or backfiller of this group",
+					})
 				case c.Pending > 0:
-					out = append(out, Finding{Info, check, fmt.Sprintf("%s is gone and holds %s entries", where, render.Count(c.Pending)),
-						"they are taken over after the claim time", ""})
+					out = append(out, Finding{
+						Info, check, fmt.Sprintf("%s is gone and holds %s entries", where, render.Count(c.Pending)),
+						"they are taken over after the claim time", "",
+					})
 				default:
-					out = append(out, Finding{Info, check, fmt.Sprintf("%s is gone, with nothing pending", where),
-						"its name is removed by itself after a while", "streamctl repair removes it now"})
+					out = append(out, Finding{
+						Info, check, fmt.Sprintf("%s is gone, with nothing pending", where),
+						"its name is removed by itself after a while", "streamctl repair removes it now",
+					})
 				}
 			}
 			active += alive
 			if alive == 0 && work(g.Lag, g.Pending) && !g.Unknown && (g.Lag != -1 || s.Length > 0) {
-				out = append(out, Finding{Bad, check, fmt.Sprintf("nobody reads %s for %s; %s entries wait", s.Name, g.Name, render.Count(max(g.Lag, 0)+g.Pending)),
-					"the stream grows until its high-water mark stops the producers", "start the service that reads it"})
+				out = append(out, Finding{
+					Bad, check, fmt.Sprintf("nobody reads %s for %s; %s entries wait", s.Name, g.Name, render.Count(max(g.Lag, 0)+g.Pending)),
+					"the stream grows until its high-water mark stops the producers", "start the service that reads it",
+				})
 			}
 		}
 	}
@@ -147,8 +157,10 @@ func shrinking(p *Patient) []Finding {
 		first := p.First.Find(s.Name)
 		idle := s.Length == 0 || first.Length == 0 || s.Out != 0
 		if !idle {
-			out = append(out, Finding{Bad, check, fmt.Sprintf("%s has %s entries and nothing was removed in %s", s.Name, render.Count(s.Length), render.Age(p.Last.At.Sub(p.First.At))),
-				"the group does not finish entries, or something holds the floor, or nobody trims", "see the floor and the consumers; streamctl trim trims now"})
+			out = append(out, Finding{
+				Bad, check, fmt.Sprintf("%s has %s entries and nothing was removed in %s", s.Name, render.Count(s.Length), render.Age(p.Last.At.Sub(p.First.At))),
+				"the group does not finish entries, or something holds the floor, or nobody trims", "see the floor and the consumers; streamctl trim trims now",
+			})
 		}
 	}
 	return good(out, check, "every stream with entries is being worked off and trimmed")
@@ -159,8 +171,10 @@ func phantoms(p *Patient) []Finding {
 	var out []Finding
 	for where, n := range p.Phantoms {
 		if n > 0 {
-			out = append(out, Finding{Warn, check, fmt.Sprintf("%d pending ids of %s have no entry any more", n, where),
-				"somebody deleted or trimmed entries that were not finished; they do not block trimming", "streamctl repair forgets them"})
+			out = append(out, Finding{
+				Warn, check, fmt.Sprintf("%d pending ids of %s have no entry any more", n, where),
+				"somebody deleted or trimmed entries that were not finished; they do not block trimming", "streamctl repair forgets them",
+			})
 		}
 	}
 	slices.SortFunc(out, func(a, b Finding) int { return cmp.Compare(a.What, b.What) })
@@ -173,8 +187,10 @@ func groups(p *Patient) []Finding {
 	for _, s := range p.Last.Streams {
 		for _, g := range s.Groups {
 			if g.Unknown {
-				out = append(out, Finding{Bad, check, fmt.Sprintf("unknown group %s on %s, %s behind", g.Name, s.Name, render.Count(g.Lag)),
-					"nothing that it has not read is trimmed: the stream grows for ever", fmt.Sprintf("if nobody needs it: redis-cli XGROUP DESTROY %s %s", s.Name, g.Name)})
+				out = append(out, Finding{
+					Bad, check, fmt.Sprintf("unknown group %s on %s, %s behind", g.Name, s.Name, render.Count(g.Lag)),
+					"nothing that it has not read is trimmed: the stream grows for ever", fmt.Sprintf("if nobody needs it: redis-cli XGROUP DESTROY %s %s", s.Name, g.Name),
+				})
 			}
 		}
 		if s.Added == 0 {
@@ -182,8 +198,10 @@ func groups(p *Patient) []Finding {
 		}
 		for _, want := range p.Topology.Groups(s.Name) {
 			if !slices.ContainsFunc(s.Stats().Groups, func(g status.Group) bool { return g.Name == want }) {
-				out = append(out, Finding{Warn, check, fmt.Sprintf("group %s does not exist on %s", want, s.Name),
-					"nothing of the stream is trimmed before its reader has started once", "start the service that reads it, or streamctl repair"})
+				out = append(out, Finding{
+					Warn, check, fmt.Sprintf("group %s does not exist on %s", want, s.Name),
+					"nothing of the stream is trimmed before its reader has started once", "start the service that reads it, or streamctl repair",
+				})
 			}
 		}
 	}
@@ -213,8 +231,10 @@ func pending(p *Patient) []Finding {
 	for _, s := range p.Last.Streams {
 		for _, g := range s.Groups {
 			if g.OldestPending > oldPending {
-				out = append(out, Finding{Warn, check, fmt.Sprintf("the oldest unfinished entry of %s on %s is %s old", g.Name, s.Name, render.Age(g.OldestPending)),
-					"it is retried, or its reader is stuck", "streamctl peek " + s.Name + " --oldest; see the log of its reader"})
+				out = append(out, Finding{
+					Warn, check, fmt.Sprintf("the oldest unfinished entry of %s on %s is %s old", g.Name, s.Name, render.Age(g.OldestPending)),
+					"it is retried, or its reader is stuck", "streamctl peek " + s.Name + " --oldest; see the log of its reader",
+				})
 			}
 		}
 	}
@@ -233,8 +253,10 @@ func marks(p *Patient) []Finding {
 		if s.Length >= mark {
 			level, state = Warn, "at its mark: the producer waits"
 		}
-		out = append(out, Finding{level, check, fmt.Sprintf("%s has %s of %s entries, %s", s.Name, render.Count(s.Length), render.Count(mark), state),
-			"reading is slower than writing; nothing is lost", "add replicas of the reader, or see why PostgreSQL is slow"})
+		out = append(out, Finding{
+			level, check, fmt.Sprintf("%s has %s of %s entries, %s", s.Name, render.Count(s.Length), render.Count(mark), state),
+			"reading is slower than writing; nothing is lost", "add replicas of the reader, or see why PostgreSQL is slow",
+		})
 	}
 	return good(out, check, "no producer waits for a full stream")
 }

@@ -14,17 +14,23 @@ func memory(p *Patient) []Finding {
 	var out []Finding
 	srv := p.Last.Server
 	if srv.Policy != "noeviction" {
-		out = append(out, Finding{Bad, check, fmt.Sprintf("maxmemory-policy is %s", srv.Policy),
-			"Redis may delete a whole stream to make room", "redis-cli CONFIG SET maxmemory-policy noeviction, and in its configuration"})
+		out = append(out, Finding{
+			Bad, check, fmt.Sprintf("maxmemory-policy is %s", srv.Policy),
+			"Redis may delete a whole stream to make room", "redis-cli CONFIG SET maxmemory-policy noeviction, and in its configuration",
+		})
 	}
 	if srv.MaxMemory == 0 {
-		out = append(out, Finding{Warn, check, "maxmemory is not set",
-			"the gates cannot see that memory runs out; the system kills Redis in the end", "redis-cli CONFIG SET maxmemory 8gb (three quarters of what it may use)"})
+		out = append(out, Finding{
+			Warn, check, "maxmemory is not set",
+			"the gates cannot see that memory runs out; the system kills Redis in the end", "redis-cli CONFIG SET maxmemory 8gb (three quarters of what it may use)",
+		})
 		return out
 	}
 	if share := float64(srv.UsedMemory) / float64(srv.MaxMemory); share > fullShare {
-		out = append(out, Finding{Bad, check, fmt.Sprintf("%s of %s are used", render.Bytes(srv.UsedMemory), render.Bytes(srv.MaxMemory)),
-			"the producers wait; at the limit Redis refuses writes", "raise maxmemory, lower the marks, or add readers"})
+		out = append(out, Finding{
+			Bad, check, fmt.Sprintf("%s of %s are used", render.Bytes(srv.UsedMemory), render.Bytes(srv.MaxMemory)),
+			"the producers wait; at the limit Redis refuses writes", "raise maxmemory, lower the marks, or add readers",
+		})
 	}
 	need, parts := int64(0), []string{}
 	for _, s := range slices.Sorted(maps.Keys(p.Marks)) {
@@ -34,8 +40,10 @@ func memory(p *Patient) []Finding {
 		}
 	}
 	if float64(need) > fullShare*float64(srv.MaxMemory) {
-		out = append(out, Finding{Warn, check, fmt.Sprintf("the marks allow for %s, %s are there (%s)", render.Bytes(need), render.Bytes(srv.MaxMemory), strings.Join(parts, ", ")),
-			"memory runs out before the marks are reached; the gates then close by memory", "raise maxmemory or lower the high-water marks"})
+		out = append(out, Finding{
+			Warn, check, fmt.Sprintf("the marks allow for %s, %s are there (%s)", render.Bytes(need), render.Bytes(srv.MaxMemory), strings.Join(parts, ", ")),
+			"memory runs out before the marks are reached; the gates then close by memory", "raise maxmemory or lower the high-water marks",
+		})
 	}
 	return good(out, check, fmt.Sprintf("%s of %s used, noeviction", render.Bytes(srv.UsedMemory), render.Bytes(srv.MaxMemory)))
 }
@@ -51,8 +59,10 @@ func letters(p *Patient) []Finding {
 		for _, r := range slices.Sorted(maps.Keys(p.Reasons[s.Name])) {
 			parts = append(parts, fmt.Sprintf("%s %d", r, p.Reasons[s.Name][r]))
 		}
-		out = append(out, Finding{Warn, check, fmt.Sprintf("%s has %s dead letters (%s)", s.Name, render.Count(s.DeadLetters), strings.Join(parts, ", ")),
-			"these entries are not in the tables", "streamctl dlq ls " + s.Name + "; then dlq redrive or dlq drop"})
+		out = append(out, Finding{
+			Warn, check, fmt.Sprintf("%s has %s dead letters (%s)", s.Name, render.Count(s.DeadLetters), strings.Join(parts, ", ")),
+			"these entries are not in the tables", "streamctl dlq ls " + s.Name + "; then dlq redrive or dlq drop",
+		})
 	}
 	return good(out, check, "none")
 }
@@ -71,15 +81,19 @@ func database(p *Patient) []Finding {
 		out = append(out, Finding{Bad, check, "fsync is off", "a crash of the machine may destroy the database", "set fsync = on"})
 	}
 	if db.OldestTx > oldTx {
-		out = append(out, Finding{Warn, check, fmt.Sprintf("a transaction is open for %s", render.Age(db.OldestTx)),
-			"dead rows pile up and rechecks wait for it", "SELECT pid, query FROM pg_stat_activity ORDER BY xact_start"})
+		out = append(out, Finding{
+			Warn, check, fmt.Sprintf("a transaction is open for %s", render.Age(db.OldestTx)),
+			"dead rows pile up and rechecks wait for it", "SELECT pid, query FROM pg_stat_activity ORDER BY xact_start",
+		})
 	}
 	if db.Blocked > 0 {
 		out = append(out, Finding{Info, check, fmt.Sprintf("%d sessions wait for a lock", db.Blocked), "normal for moments; a problem if it stays", "SELECT * FROM pg_stat_activity WHERE wait_event_type = 'Lock'"})
 	}
 	if db.ClockSkew.Abs() > skew {
-		out = append(out, Finding{Warn, check, fmt.Sprintf("its clock differs from ours by %s", render.Age(db.ClockSkew.Abs())),
-			"lag in seconds is wrong by that much", "synchronise the clocks (chrony, systemd-timesyncd)"})
+		out = append(out, Finding{
+			Warn, check, fmt.Sprintf("its clock differs from ours by %s", render.Age(db.ClockSkew.Abs())),
+			"lag in seconds is wrong by that much", "synchronise the clocks (chrony, systemd-timesyncd)",
+		})
 	}
 	return good(out, check, "version "+db.Version+", clock and transactions are fine")
 }
@@ -109,12 +123,16 @@ func locks(p *Patient) []Finding {
 	n := int64(max(p.replicas(), 1))
 	// One lock per account of a batch; hardly any batch has as many accounts as events.
 	if need := n * int64(p.Lanes) * int64(p.Batch); need > p.Database.Locks {
-		out = append(out, Finding{Warn, check, fmt.Sprintf("%d indexers × %d lanes × %d events may take %s locks; the lock table has %s", n, p.Lanes, p.Batch, render.Count(need), render.Count(p.Database.Locks)),
-			"PostgreSQL answers 'out of shared memory' when it is full; batches are then retried", "raise max_locks_per_transaction (restart), or lower INDEXER_CONCURRENCY or INDEXER_BATCH_SIZE"})
+		out = append(out, Finding{
+			Warn, check, fmt.Sprintf("%d indexers × %d lanes × %d events may take %s locks; the lock table has %s", n, p.Lanes, p.Batch, render.Count(need), render.Count(p.Database.Locks)),
+			"PostgreSQL answers 'out of shared memory' when it is full; batches are then retried", "raise max_locks_per_transaction (restart), or lower INDEXER_CONCURRENCY or INDEXER_BATCH_SIZE",
+		})
 	}
 	if need := n * int64(p.Pool); need > p.Database.MaxConnections-5 {
-		out = append(out, Finding{Warn, check, fmt.Sprintf("%d indexers × %d connections do not fit in max_connections %d", n, p.Pool, p.Database.MaxConnections),
-			"new connections are refused under load", "raise max_connections, lower DB_POOL_MAX_SIZE, or put PgBouncer in between"})
+		out = append(out, Finding{
+			Warn, check, fmt.Sprintf("%d indexers × %d connections do not fit in max_connections %d", n, p.Pool, p.Database.MaxConnections),
+			"new connections are refused under load", "raise max_connections, lower DB_POOL_MAX_SIZE, or put PgBouncer in between",
+		})
 	}
 	return good(out, check, fmt.Sprintf("lock table and connections suffice for %d indexers", n))
 }

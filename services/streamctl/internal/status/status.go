@@ -68,7 +68,7 @@ func (s Stream) Stats() redstream.StreamStats { return s.StreamStats }
 // Removed is how many entries were ever removed.
 func (s Stream) Removed() int64 { return max(s.Added-s.Length, 0) }
 
-// Drained: nothing in it, nothing outstanding.
+// Drained says that nothing is in it and nothing is outstanding.
 func (s Stream) Drained() bool { return s.Length == 0 && s.Pending == 0 }
 
 // Find returns the stream of that name.
@@ -81,7 +81,7 @@ func (p *Picture) Find(name string) Stream {
 	return Stream{Name: name}
 }
 
-// Drained: every stream is, and no job is put off.
+// Drained says that every stream is, and that no job is put off.
 func (p *Picture) Drained() bool {
 	return p.Delayed == 0 && !slices.ContainsFunc(p.Streams, func(s Stream) bool { return !s.Drained() })
 }
@@ -109,7 +109,7 @@ func (c *Camera) Take(ctx context.Context) (*Picture, error) {
 			return nil, fmt.Errorf("look at %s: %w", name, err)
 		}
 		if c.last != nil {
-			s.rates(c.last.Find(name), p.At.Sub(c.last.At))
+			s = s.withRates(c.last.Find(name), p.At.Sub(c.last.At))
 		}
 		if s.Drained() {
 			s.Remaining = 0
@@ -146,15 +146,16 @@ func (c *Camera) cursors(ctx context.Context, p *Picture) error {
 	return nil
 }
 
-func (s *Stream) rates(before Stream, took time.Duration) {
+func (s Stream) withRates(before Stream, took time.Duration) Stream {
 	if took <= 0 || s.Added < before.Added {
-		return
+		return s
 	}
 	s.In = float64(s.Added-before.Added) / took.Seconds()
 	s.Out = max(float64(s.Removed()-before.Removed())/took.Seconds(), 0)
 	if net := s.Out - s.In; net > 0 && s.Length > 0 {
 		s.Remaining = time.Duration(float64(s.Length) / net * float64(time.Second))
 	}
+	return s
 }
 
 // Consumers lists every consumer name once, sorted, with its state on each

@@ -72,7 +72,7 @@ type Backlog struct {
 	Handles int64 `json:"handles_due"`
 }
 
-// Empty: nothing waits.
+// Empty says that nothing waits.
 func (b Backlog) Empty() bool { return b == Backlog{} }
 
 // Backlog counts what waits.
