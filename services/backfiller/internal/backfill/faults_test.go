@@ -388,7 +388,7 @@ func TestBackfillFaultsAloneAndInPairs(t *testing.T) {
 			}
 		}
 	}
-	r.start(func(c *Config) { c.Concurrency = 200; c.Retry.Max = 10; c.Host.ParkMax = 100 * time.Millisecond })
+	r.start(impatient, func(c *Config) { c.Concurrency = 200; c.Retry.Max = 10; c.Host.ParkMax = 100 * time.Millisecond })
 	r.enumerate(as...)
 	r.drained(90 * time.Second)
 	r.complete(as...)

@@ -99,10 +99,15 @@ func testConfig() Config {
 		Jobs: "repo_backfill", Output: "firehose_backfill", DeadLetters: "repo_backfill_dlq", Group: "repo_backfill_group",
 		Consumer: "one", Concurrency: 16, Collections: []string{"app.bsky.*", "chat.bsky.*"}, Encoding: event.JSON,
 		ClaimIdle: 2 * time.Second, Grace: 5 * time.Second,
-		Fetch: FetchConfig{Timeout: 400 * time.Millisecond, MinRate: 2000, RateWindow: 300 * time.Millisecond, MaxBytes: 32 << 20},
+		Fetch: FetchConfig{Timeout: 10 * time.Second, MinRate: 2000, RateWindow: 5 * time.Second, MaxBytes: 32 << 20},
 		Host:  HostConfig{Rate: 1000, ParkInitial: 20 * time.Millisecond, ParkMax: 200 * time.Millisecond},
 		Retry: RetryConfig{Max: 6, Initial: 10 * time.Millisecond, MaxBackoff: 50 * time.Millisecond},
 	}
+}
+
+// impatient gives up hosts quickly, for tests in which some never answer.
+func impatient(c *Config) {
+	c.Fetch.Timeout, c.Fetch.RateWindow = 400*time.Millisecond, 300*time.Millisecond
 }
 
 // running is a Backfiller at work.

@@ -104,7 +104,7 @@ func TestBackfillNobodyStarves(t *testing.T) {
 	for range 40 {
 		fine = append(fine, r.w.add(t, good, 30))
 	}
-	x := r.start(func(c *Config) { c.Concurrency, c.Window, c.Retry.Max, c.Host.DeferMax = 8, 80, 1000, time.Second })
+	x := r.start(impatient, func(c *Config) { c.Concurrency, c.Window, c.Retry.Max, c.Host.DeferMax = 8, 80, 1000, time.Second })
 	r.enumerate(bad...)
 	r.enumerate(fine...)
 	start := time.Now()
