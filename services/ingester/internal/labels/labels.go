@@ -174,7 +174,7 @@ func (p *Pipeline) follow(ctx, work context.Context, h feed.Host) error {
 		p.deps.Stream.Resume(l.cursorKey())
 		resume = l.saved
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // a stop that was asked for is no fault
 		}
 	}
 }
@@ -206,7 +206,7 @@ func (l *labeler) cursorKey() string { return l.p.cfg.Stream + ":cursor:" + l.ho
 func (l *labeler) run(ctx, work context.Context, resume int64) error {
 	if err := l.load(ctx, resume); err != nil {
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // a stop that was asked for is no fault
+			return nil
 		}
 		return err
 	}

@@ -102,7 +102,7 @@ func newRig(t *testing.T) *rig {
 	r.cfg = Config{Labelers: []string{host}, Stream: stream, Encoding: event.JSON, Grace: time.Second}
 	r.deps = Deps{
 		Stream: w, Cursors: r.client, Gate: r.gate, Dead: box{dead, r.client}, Log: log,
-		Subscribe: r.subscribe, Errors: prometheus.NewCounter(prometheus.CounterOpts{Name: "errors_total"}),
+		Subscribe: r.subscribe, Errors: prometheus.NewCounter(prometheus.CounterOpts{Name: "errors_total", Help: "Errors."}),
 	}
 	return r
 }

@@ -57,7 +57,7 @@ func counters(name, help, label string, values ...string) *prometheus.CounterVec
 // ExportIdle registers the metrics of a Pipeline that does not run in this
 // process, so that they are there in every mode.
 func ExportIdle(reg prometheus.Registerer) {
-	newMetrics(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: "unused_total"}))
+	newMetrics(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: "unused_total", Help: "Not exported."}))
 }
 
 func newMetrics(reg prometheus.Registerer, errs prometheus.Counter) *metrics {

@@ -211,7 +211,7 @@ func newRigAt(t *testing.T, keys atproto.KeySource, url, prefix string) *rig {
 		Stream: writer, Cursors: r.client, Gate: openGate{}, Schedule: r.schedule,
 		Dead: box{dead, r.client, liveStream + "_dlq"}, States: r.client.NewTable(liveStream, ":state", 100_000),
 		Verifier: &atproto.Verifier{Keys: keys}, Log: log, Registry: r.reg,
-		Errors: prometheus.NewCounter(prometheus.CounterOpts{Name: "errors_total"}),
+		Errors: prometheus.NewCounter(prometheus.CounterOpts{Name: "errors_total", Help: "Errors."}),
 	}
 	r.deps.Subscribe = func(ctx context.Context, sub feed.Subscription) error {
 		s, ok := r.sources[sub.Host.Name]
