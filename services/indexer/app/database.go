@@ -2,7 +2,9 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"time"
 
@@ -34,14 +36,24 @@ func Migrate(ctx context.Context, cfg Config, d proc.Deps) error {
 		return err
 	}
 	if cfg.Check {
-		d.Log.InfoContext(ctx, "database checked", "schema", cfg.DatabaseSchema, "missing", len(steps), "steps", strings.Join(steps, "; "))
-		return nil
+		d.Log.InfoContext(ctx, "database checked", "schema", cfg.DatabaseSchema, "missing", len(steps))
+		return list(steps)
 	}
 	if err := store.Migrate(ctx, pool, cfg.DatabaseSchema); err != nil {
 		return err
 	}
 	d.Log.InfoContext(ctx, "database migrated", "schema", cfg.DatabaseSchema, "steps", strings.Join(steps, "; "))
 	return nil
+}
+
+// list writes what would be done for people, one step a line.
+func list(steps []string) error {
+	if len(steps) == 0 {
+		_, err := fmt.Fprintln(os.Stdout, "nothing is left to do")
+		return err
+	}
+	_, err := fmt.Fprintln(os.Stdout, strings.Join(steps, "\n"))
+	return err
 }
 
 // migrate brings the tables up to date, or refuses to start on tables that are
