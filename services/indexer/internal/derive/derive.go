@@ -145,7 +145,7 @@ func Parse(src Source) (*Record, error) {
 		CID:  src.CID, DID: src.DID, RKey: src.RKey, JSON: string(src.JSON),
 		IndexedAt: Datetime(src.Time),
 	}
-	if err := r.parse(src.JSON); err != nil {
+	if err := r.parse(exact(src.JSON)); err != nil {
 		return nil, err
 	}
 	if r.hasNUL() {

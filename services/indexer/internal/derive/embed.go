@@ -131,7 +131,7 @@ func ParseReference(text string) Reference {
 		} `json:"reply"`
 		Facets []facet `json:"facets"`
 	}
-	if json.Unmarshal([]byte(text), &rec) != nil {
+	if json.Unmarshal(exact([]byte(text)), &rec) != nil {
 		return Reference{}
 	}
 	ref := Reference{Mentions: mentions(rec.Facets)}

@@ -57,7 +57,7 @@ func ParseGate(text string) Gate {
 		Embedding []GateRule  `json:"embeddingRules"`
 		CreatedAt string      `json:"createdAt"`
 	}
-	if err := json.Unmarshal([]byte(text), &rec); err != nil {
+	if err := json.Unmarshal(exact([]byte(text)), &rec); err != nil {
 		return Gate{}
 	}
 	g := Gate{Allow: rec.Allow, Hidden: rec.Hidden, CreatedAt: Datetime(rec.CreatedAt)}

@@ -117,7 +117,7 @@ func (s *sim) put(it *item) Result {
 func (s *sim) putSame(it *item, cur *recRow) Result {
 	rev := mergeRev(cur.Rev, it.rev)
 	if cur.Rev != "" && marked(cur.Rev) && it.create() && it.at < cur.IndexedAt {
-		s.write(it, cur, rev, it.at)
+		s.writeEarlier(it, cur, rev)
 		return Applied
 	}
 	if it.notify && quiet(cur.Rev) {
@@ -133,6 +133,16 @@ func (s *sim) putSame(it *item, cur *recRow) Result {
 	next.Rev = rev
 	s.recs[it.uri] = &next
 	return Applied
+}
+
+// writeEarlier moves a record that is there to an earlier time.
+func (s *sim) writeEarlier(it *item, cur *recRow, rev string) {
+	silent := *it
+	silent.notify = it.notify && it.kind == derive.Post
+	s.write(&silent, cur, rev, it.at)
+	if it.notify && quiet(cur.Rev) {
+		s.notifyAgain(it, s.rec(it.uri))
+	}
 }
 
 // write stores a version of a record; cur is the one that it replaces.

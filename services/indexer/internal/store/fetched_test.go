@@ -1,0 +1,124 @@
+package store_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"sluice/pkg/event"
+	"sluice/services/indexer/internal/derive"
+	"sluice/services/indexer/internal/store"
+)
+
+// fetched is the same record as a fetch of its repository brings it: as of the
+// revision of the repository, at the time of the fetch.
+func (m *maker) fetched(e *event.Event) *event.Event {
+	m.now = m.now.Add(time.Second)
+	f := *e
+	f.Seq, f.Rev, f.Time = event.SeqBackfill, tid(m.now), m.now.Format("2006-01-02T15:04:05.000Z")
+	return &f
+}
+
+// TestFetchedAndLive: a record that comes live and by a fetch has the time of
+// its first sighting and notifies once, whichever came first; one that is only
+// fetched notifies nobody.
+func TestFetchedAndLive(t *testing.T) {
+	t.Parallel()
+	for name, order := range map[string][]int{"live first": {0, 1}, "fetched first": {1, 0}, "both again": {1, 0, 1, 0, 0}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			st, pool, schema := newStore(t)
+			m := newMaker()
+			post := m.post(1, nil, nil)
+			reply := m.post(2, post, post)
+			like := m.like(3, post)
+			only := m.fetched(m.like(4, post))
+			versions := [2][]*event.Event{{post, reply, like}, {m.fetched(post), m.fetched(reply), m.fetched(like), only}}
+			for _, k := range order {
+				for _, e := range versions[k] {
+					_, err := st.Apply(context.Background(), []store.Change{{Event: e, Live: k == 0}})
+					require.NoError(t, err)
+				}
+			}
+			settle(t, st)
+			require.Equal(t, 2, count(t, pool, schema, `SELECT count(*) FROM {s}.notification`))
+			for _, e := range versions[0] {
+				require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.record WHERE uri = $1 AND "indexedAt" = $2 AND rev LIKE '%|'`, e.URI(), e.Time))
+			}
+			require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.record WHERE uri = $1 AND rev LIKE '%~'`, only.URI()))
+			require.Equal(t, 2, count(t, pool, schema, `SELECT "likeCount" FROM {s}.post_agg WHERE uri = $1`, post.URI()))
+		})
+	}
+}
+
+// TestSweep: what a fetch did not have goes, what is younger stays.
+func TestSweep(t *testing.T) {
+	t.Parallel()
+	st, pool, schema := newStore(t)
+	m := newMaker()
+	post := m.post(1, nil, nil)
+	gone, kept := m.like(2, post), m.create(2, "app.bsky.graph.follow", "", `,"subject":"`+did(1)+`"`)
+	applyParallel(t, []*store.Store{st}, 10, []*event.Event{post, gone, kept})
+	again := m.fetched(kept)
+	younger := m.create(2, "app.bsky.graph.block", "", `,"subject":"`+did(1)+`"`)
+	applyParallel(t, []*store.Store{st}, 10, []*event.Event{again, younger})
+	for range 2 {
+		require.NoError(t, st.SweepSnapshot(context.Background(), did(2), again.Rev))
+	}
+	applyParallel(t, []*store.Store{st}, 10, []*event.Event{gone})
+	settle(t, st)
+	require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.record WHERE uri = $1`, gone.URI()))
+	require.Equal(t, 2, count(t, pool, schema, `SELECT count(*) FROM {s}.record WHERE did = $1`, did(2)))
+	require.Zero(t, count(t, pool, schema, `SELECT "likeCount" FROM {s}.post_agg WHERE uri = $1`, post.URI()))
+	noDrift(t, st)
+}
+
+// TestDeleteAccountAndReturn: an account that comes back after its deletion has
+// only what is younger, whatever arrives late.
+func TestDeleteAccountAndReturn(t *testing.T) {
+	t.Parallel()
+	st, pool, schema := newStore(t)
+	m := newMaker()
+	post := m.post(2, nil, nil)
+	old := m.like(1, post)
+	at := m.now.Add(time.Second)
+	m.now = m.now.Add(2 * time.Second)
+	back := m.like(1, post)
+	applyParallel(t, []*store.Store{st}, 10, []*event.Event{back, post})
+	require.NoError(t, st.DeleteAccount(context.Background(), did(1), at.Format(time.RFC3339Nano)))
+	applyParallel(t, []*store.Store{st}, 10, []*event.Event{old})
+	settle(t, st)
+	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}."like" WHERE uri = $1`, back.URI()))
+	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.record WHERE did = $1`, did(1)))
+	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.actor WHERE did = $1`, did(1)))
+	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.notification`))
+	noDrift(t, st)
+}
+
+// TestLabels: the newest by cts counts in any order, a negation is a row, exp
+// is kept, bad ones are refused alone.
+func TestLabels(t *testing.T) {
+	t.Parallel()
+	st, pool, schema := newStore(t)
+	label := func(cts string, neg bool) event.LabelEvent {
+		return event.LabelEvent{Label: event.Label{Src: did(1), URI: did(2), Val: "spam", CTS: cts, Neg: neg, Exp: "2030-01-01T00:00:00Z"}}
+	}
+	ctx := context.Background()
+	bad := label("yesterday", false)
+	out, err := st.ApplyLabels(ctx, []event.LabelEvent{label("2026-01-02T00:00:00+01:00", true), label("2026-01-01T00:00:00Z", false), bad})
+	require.NoError(t, err)
+	require.Equal(t, 1, out.Removed)
+	var why *derive.RejectError
+	require.ErrorAs(t, out.Errors[2], &why)
+	for range 2 {
+		_, err = st.ApplyLabels(ctx, []event.LabelEvent{label("2026-01-01T12:00:00Z", false)})
+		require.NoError(t, err)
+	}
+	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.label WHERE neg AND cts = '2026-01-01T23:00:00.000Z' AND exp = '2030-01-01T00:00:00.000Z' AND cid = ''`))
+	out, err = st.ApplyLabels(ctx, []event.LabelEvent{label("2026-01-03T00:00:00Z", false)})
+	require.NoError(t, err)
+	require.Equal(t, 1, out.Added)
+	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.label WHERE NOT neg`))
+}
