@@ -6,8 +6,6 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"time"
-
-	"sluice/pkg/fault"
 )
 
 const (
@@ -45,7 +43,7 @@ func (s *source) claim(ctx context.Context) {
 		}
 		failing = err != nil
 		jitter := time.Duration(rand.Int64N(int64(every)/4 + 1))
-		if fault.Sleep(ctx, every-every/8+jitter) != nil {
+		if pause(ctx, every-every/8+jitter) {
 			return
 		}
 	}
@@ -151,7 +149,7 @@ func (c *Client) sweep(ctx context.Context, stream, group, as string) (int, erro
 		}
 		total += len(gone)
 		c.metrics.phantoms.WithLabelValues(stream, group).Add(float64(len(gone)))
-		if next == "0-0" || ctx.Err() != nil {
+		if next == "0-0" || ended(ctx) {
 			return total, nil
 		}
 		from = next

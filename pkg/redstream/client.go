@@ -108,6 +108,12 @@ func (c *Client) script(ctx context.Context, s *rueidis.Lua, keys, args []string
 	return s.Exec(once, c.rc, keys, args)
 }
 
+// ended says whether the caller takes no more.
+func ended(ctx context.Context) bool { return ctx.Err() != nil }
+
+// pause waits for d and says whether ctx ended meanwhile.
+func pause(ctx context.Context, d time.Duration) (stop bool) { return fault.Sleep(ctx, d) != nil }
+
 // persist repeats step until it succeeds, fails for good, or ctx ends.
 func persist(ctx context.Context, notify func(error), step func(context.Context) error) error {
 	return fault.Retry(ctx, fault.Backoff{

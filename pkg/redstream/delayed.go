@@ -103,7 +103,7 @@ func (q *Delayed) Run(ctx context.Context) error {
 			}
 		}
 		failing = err != nil
-		if fault.Sleep(ctx, wait) != nil {
+		if pause(ctx, wait) {
 			return nil
 		}
 	}

@@ -68,7 +68,7 @@ func TestFaultTable(t *testing.T) {
 	}
 }
 
-func (p *plan) mustFire(t testing.TB, n int64) {
+func (p *plan) mustFire(t *testing.T, n int64) {
 	t.Helper()
 	if got := p.fired.Load(); got < n {
 		t.Fatalf("the fault happened %d times, planned %d", got, n)
@@ -86,6 +86,7 @@ func (b *broken) writer() *redstream.Writer {
 }
 
 func faultAppend(t *testing.T, b *broken, kind failure) {
+	t.Helper()
 	w := b.writer()
 	pl := b.arm(kind, 3, "EVAL", ":cursor:")
 	for i := range 10 {
@@ -112,6 +113,7 @@ func faultAppend(t *testing.T, b *broken, kind failure) {
 }
 
 func faultAppendPlain(t *testing.T, b *broken, kind failure) {
+	t.Helper()
 	w := b.writer()
 	pl := b.arm(kind, 1, "MULTI", "XADD")
 	if err := w.Append(t.Context(), items(0, 10)); err != nil {
@@ -128,6 +130,7 @@ func faultAppendPlain(t *testing.T, b *broken, kind failure) {
 }
 
 func faultCursor(t *testing.T, b *broken, kind failure) {
+	t.Helper()
 	w := b.writer()
 	pl := b.arm(kind, 3, "EVAL", ":cursor:")
 	last := ""
@@ -151,6 +154,7 @@ func faultCursor(t *testing.T, b *broken, kind failure) {
 }
 
 func faultRead(t *testing.T, b *broken, kind failure) {
+	t.Helper()
 	s := newSeen()
 	b.fill("s", 0, 200)
 	pl := b.arm(kind, 4, "XREADGROUP", ">")
@@ -160,6 +164,7 @@ func faultRead(t *testing.T, b *broken, kind failure) {
 }
 
 func faultHistory(t *testing.T, b *broken, kind failure) {
+	t.Helper()
 	s := newSeen()
 	b.fill("s", 0, 100)
 	if err := b.EnsureGroup(t.Context(), "s", "g"); err != nil {
@@ -173,6 +178,7 @@ func faultHistory(t *testing.T, b *broken, kind failure) {
 }
 
 func faultAck(t *testing.T, b *broken, kind failure) {
+	t.Helper()
 	s := newSeen()
 	pl := b.arm(kind, 3, "XACK")
 	join(t, b.Client, redstream.ConsumerConfig{Streams: []string{"s"}}, acking(s))
@@ -187,6 +193,7 @@ func faultAck(t *testing.T, b *broken, kind failure) {
 }
 
 func faultClaim(t *testing.T, b *broken, kind failure) {
+	t.Helper()
 	s := newSeen()
 	b.fill("s", 0, 100)
 	if err := b.EnsureGroup(t.Context(), "s", "g"); err != nil {
@@ -200,6 +207,7 @@ func faultClaim(t *testing.T, b *broken, kind failure) {
 }
 
 func faultPark(t *testing.T, b *broken, kind failure) {
+	t.Helper()
 	s := newSeen()
 	b.fill("s", 0, 30)
 	pl := b.arm(kind, 2, "EVAL", "s_dlq")
@@ -228,6 +236,7 @@ func faultPark(t *testing.T, b *broken, kind failure) {
 }
 
 func faultTrim(t *testing.T, b *broken, kind failure) {
+	t.Helper()
 	s := newSeen()
 	b.fill("s", 0, 500)
 	join(t, b.Client, redstream.ConsumerConfig{Streams: []string{"s"}}, acking(s))
@@ -245,6 +254,7 @@ func faultTrim(t *testing.T, b *broken, kind failure) {
 }
 
 func faultDelay(t *testing.T, b *broken, kind failure) {
+	t.Helper()
 	s := newSeen()
 	b.fill("s", 0, 20)
 	q := b.NewDelayed("s:delayed", "s")
@@ -281,6 +291,7 @@ func faultDelay(t *testing.T, b *broken, kind failure) {
 }
 
 func faultRedrive(t *testing.T, b *broken, kind failure) {
+	t.Helper()
 	for i := range 20 {
 		b.must("XADD", b.key("s_dlq"), "*", "event", fmt.Sprint(i), "reason", "bad", "error", "", "attempts", "1",
 			"first_seen", "", "parked_at", "", "source_id", "1-1")
@@ -302,6 +313,7 @@ func faultRedrive(t *testing.T, b *broken, kind failure) {
 }
 
 func faultCreateGroup(t *testing.T, b *broken, kind failure) {
+	t.Helper()
 	s := newSeen()
 	b.fill("s", 0, 20)
 	pl := b.arm(kind, 2, "XGROUP", "CREATE")
@@ -311,6 +323,7 @@ func faultCreateGroup(t *testing.T, b *broken, kind failure) {
 }
 
 func faultListPending(t *testing.T, b *broken, kind failure) {
+	t.Helper()
 	s := newSeen()
 	b.fill("s", 0, 100)
 	if err := b.EnsureGroup(t.Context(), "s", "g"); err != nil {
@@ -324,6 +337,7 @@ func faultListPending(t *testing.T, b *broken, kind failure) {
 }
 
 func faultLeave(t *testing.T, b *broken, kind failure) {
+	t.Helper()
 	s := newSeen()
 	b.fill("s", 0, 40)
 	// The first member holds everything and leaves over a connection that breaks.
@@ -340,6 +354,7 @@ func faultLeave(t *testing.T, b *broken, kind failure) {
 }
 
 func faultGate(t *testing.T, b *broken, kind failure) {
+	t.Helper()
 	b.fill("s", 0, 10)
 	var turns atomic.Int64
 	g := b.NewGate(redstream.GateConfig{
@@ -359,6 +374,7 @@ func faultGate(t *testing.T, b *broken, kind failure) {
 }
 
 func faultAgain(t *testing.T, b *broken, kind failure) {
+	t.Helper()
 	s := newSeen()
 	b.fill("s", 0, 20)
 	pl := b.arm(kind, 1, "XCLAIM", "RETRYCOUNT")

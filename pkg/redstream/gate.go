@@ -73,7 +73,7 @@ func (g *Gate) Run(ctx context.Context) error {
 			g.log.WarnContext(ctx, "gate cannot look", slog.Any("err", err))
 		}
 		failing = err != nil
-		if fault.Sleep(ctx, g.cfg.Every) != nil {
+		if pause(ctx, g.cfg.Every) {
 			return nil
 		}
 	}

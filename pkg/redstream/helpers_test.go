@@ -21,7 +21,7 @@ import (
 // bench is a Redis of one test with a client of ours and a plain one.
 type bench struct {
 	*redstream.Client
-	t      testing.TB
+	t      *testing.T
 	raw    rueidis.Client
 	url    string
 	prefix string
@@ -61,13 +61,13 @@ func (b *bench) metric(name string, labels ...string) float64 {
 	return total
 }
 
-func newBench(t testing.TB) *bench {
+func newBench(t *testing.T) *bench {
 	t.Helper()
 	url, prefix := testkit.Redis(t)
 	return benchAt(t, url, prefix)
 }
 
-func benchAt(t testing.TB, url, prefix string) *bench {
+func benchAt(t *testing.T, url, prefix string) *bench {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	c := openWith(t, url, prefix, reg)
@@ -79,12 +79,12 @@ func benchAt(t testing.TB, url, prefix string) *bench {
 	return &bench{Client: c, t: t, raw: raw, url: url, prefix: prefix, reg: reg}
 }
 
-func open(t testing.TB, url, prefix string) *redstream.Client {
+func open(t *testing.T, url, prefix string) *redstream.Client {
 	t.Helper()
 	return openWith(t, url, prefix, nil)
 }
 
-func openWith(t testing.TB, url, prefix string, reg prometheus.Registerer) *redstream.Client {
+func openWith(t *testing.T, url, prefix string, reg prometheus.Registerer) *redstream.Client {
 	t.Helper()
 	c, err := redstream.Open(t.Context(), redstream.Config{URL: url, KeyPrefix: prefix}, testLog(t), reg)
 	if err != nil {
@@ -95,7 +95,7 @@ func openWith(t testing.TB, url, prefix string, reg prometheus.Registerer) *reds
 }
 
 // testLog writes to the test's log until the test ends.
-func testLog(t testing.TB) *slog.Logger {
+func testLog(t *testing.T) *slog.Logger {
 	w := &testWriter{t: t}
 	t.Cleanup(func() {
 		w.mu.Lock()
@@ -165,7 +165,7 @@ func items(from, n int) []redstream.Item {
 }
 
 // eventually polls until ok returns true.
-func eventually(t testing.TB, what string, limit time.Duration, ok func() bool) {
+func eventually(t *testing.T, what string, limit time.Duration, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
 	for !ok() {
@@ -217,13 +217,13 @@ func (s *seen) missing(from, n int) []string {
 // member is a consumer under test with its Run in a goroutine.
 type member struct {
 	*redstream.Consumer
-	t      testing.TB
+	t      *testing.T
 	cancel context.CancelFunc
 	done   chan error
 	once   sync.Once
 }
 
-func join(t testing.TB, c *redstream.Client, cfg redstream.ConsumerConfig, h func(*redstream.Consumer) redstream.Handler) *member {
+func join(t *testing.T, c *redstream.Client, cfg redstream.ConsumerConfig, h func(*redstream.Consumer) redstream.Handler) *member {
 	t.Helper()
 	if cfg.Group == "" {
 		cfg.Group = "g"
@@ -327,7 +327,7 @@ func moody(s *seen, r *rand.Rand) func(*redstream.Consumer) redstream.Handler {
 }
 
 // runTrimmer trims until the returned function is called.
-func runTrimmer(t testing.TB, b *bench, stream string, groups ...string) (stop func()) {
+func runTrimmer(t *testing.T, b *bench, stream string, groups ...string) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	tr := b.NewTrimmer(redstream.TrimConfig{Streams: map[string][]string{stream: groups}, Every: 20 * time.Millisecond})

@@ -278,6 +278,7 @@ func TestConsumersModel(t *testing.T) {
 }
 
 func runConsumersModel(t *testing.T, seed uint64, n int) {
+	t.Helper()
 	b := newBench(t)
 	r := rand.New(rand.NewPCG(seed, 2))
 	handled := map[string]*seen{"g1": newSeen(), "g2": newSeen()}

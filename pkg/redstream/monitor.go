@@ -7,8 +7,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"sluice/pkg/fault"
 )
 
 // MonitorConfig says what to watch.
@@ -56,7 +54,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 			m.c.log.WarnContext(ctx, "monitoring interrupted", slog.Any("err", err))
 		}
 		failing = err != nil
-		if fault.Sleep(ctx, m.cfg.Every) != nil {
+		if pause(ctx, m.cfg.Every) {
 			return nil
 		}
 	}

@@ -84,7 +84,7 @@ func (w *Writer) AppendSeqNoting(ctx context.Context, key string, items []Item, 
 	keys, args := noted(items, upTo, field, t, names, values)
 	key = w.c.keys.under(w.stream, key)
 	keys[0], keys[1] = w.key, key
-	err = w.locked(ctx, "append", func(ctx context.Context) error {
+	err = w.locked(ctx, func(ctx context.Context) error {
 		args[0] = w.at[key]
 		once, cancel := attempt(ctx)
 		defer cancel()

@@ -2,7 +2,6 @@ package redstream_test
 
 import (
 	"bytes"
-	"io"
 	"net"
 	"strings"
 	"sync"
@@ -28,7 +27,6 @@ type proxy struct {
 	mu    sync.Mutex
 	conns map[net.Conn]bool
 	plan  *plan
-	down  bool
 }
 
 // plan breaks requests that contain all words, `times` of them.
@@ -39,7 +37,7 @@ type plan struct {
 	fired atomic.Int64
 }
 
-func newProxy(t testing.TB, redisURL string) *proxy {
+func newProxy(t *testing.T, redisURL string) *proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -64,12 +62,8 @@ func (p *proxy) accept() {
 			return
 		}
 		p.mu.Lock()
-		down, upstream := p.down, p.upstream
+		upstream := p.upstream
 		p.mu.Unlock()
-		if down {
-			_ = c.Close()
-			continue
-		}
 		s, err := net.Dial("tcp", upstream)
 		if err != nil {
 			_ = c.Close()
@@ -100,16 +94,6 @@ func (p *proxy) cut() {
 	defer p.mu.Unlock()
 	for c := range p.conns {
 		_ = c.Close()
-	}
-}
-
-// setDown refuses connections, and cuts those that are there.
-func (p *proxy) setDown(down bool) {
-	p.mu.Lock()
-	p.down = down
-	p.mu.Unlock()
-	if down {
-		p.cut()
 	}
 }
 
@@ -182,7 +166,7 @@ func (l *link) replies() {
 			}
 			continue
 		}
-		if _, err := l.client.Write(buf[:n]); err != nil && err != io.EOF {
+		if _, err := l.client.Write(buf[:n]); err != nil {
 			return
 		}
 	}

@@ -68,10 +68,10 @@ func newSource(cons *Consumer, stream string) (*source, error) {
 func (s *source) read(ctx context.Context) error {
 	backoff := fault.Backoff{Initial: 50 * time.Millisecond, Max: 5 * time.Second}
 	failures := 0
-	for ctx.Err() == nil {
+	for !ended(ctx) {
 		before := s.asked.Load()
 		err := s.session(ctx)
-		if ctx.Err() != nil || err == nil {
+		if ended(ctx) || err == nil {
 			break
 		}
 		if s.asked.Load() != before {
@@ -84,7 +84,7 @@ func (s *source) read(ctx context.Context) error {
 		if fault.ClassOf(err) == fault.Fatal && s.markBroken(true) {
 			return fmt.Errorf("%w: %w", errAllBroken, err)
 		}
-		if fault.Sleep(ctx, backoff.Delay(failures)) != nil {
+		if pause(ctx, backoff.Delay(failures)) {
 			break
 		}
 	}
@@ -127,7 +127,7 @@ func (s *source) session(ctx context.Context) error {
 	s.markBroken(false)
 	for {
 		room := s.awaitRoom(ctx)
-		if ctx.Err() != nil {
+		if ended(ctx) {
 			return nil
 		}
 		entries, err := s.readNew(ctx, room)
@@ -241,7 +241,7 @@ func (s *source) entries(reply rueidis.RedisResult) (ds []Delivery, phantoms []s
 func (s *source) readHistory(ctx context.Context) error {
 	for {
 		room := s.awaitRoom(ctx)
-		if ctx.Err() != nil {
+		if ended(ctx) {
 			return nil
 		}
 		cmd := s.c.rc.B().Xreadgroup().Group(s.group, s.name).Count(int64(room)).

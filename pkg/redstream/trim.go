@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
-
-	"sluice/pkg/fault"
 )
 
 const (
@@ -94,7 +92,7 @@ func (t *Trimmer) Run(ctx context.Context) error {
 			t.round(ctx, j)
 		}
 		jitter := time.Duration(rand.Int64N(int64(t.every)/5 + 1))
-		if fault.Sleep(ctx, t.every-t.every/10+jitter) != nil {
+		if pause(ctx, t.every-t.every/10+jitter) {
 			for _, j := range t.jobs {
 				j.say(ctx, true)
 			}
@@ -188,11 +186,11 @@ func (c *Client) trim(ctx context.Context, stream string, groups []string) (tota
 		}
 		total += f.removed
 		c.metrics.trimmed.WithLabelValues(stream).Add(float64(f.removed))
-		if f.removed == 0 || ctx.Err() != nil {
+		if f.removed == 0 || ended(ctx) {
 			break
 		}
 	}
-	if f.id == "" || ctx.Err() != nil {
+	if f.id == "" || ended(ctx) {
 		return total, f, nil
 	}
 	if f, err = c.trimStep(ctx, stream, groups, -1); err != nil {

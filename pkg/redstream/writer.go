@@ -79,7 +79,7 @@ func (w *Writer) Append(ctx context.Context, items []Item) error {
 	if err := checkWidth(items); err != nil || len(items) == 0 {
 		return err
 	}
-	return w.locked(ctx, "append", func(ctx context.Context) error {
+	return w.locked(ctx, func(ctx context.Context) error {
 		if err := w.appendOnce(ctx, items); err != nil {
 			return classify("append", w.key, err)
 		}
@@ -151,7 +151,7 @@ func (w *Writer) AppendSeq(ctx context.Context, key string, items []Item, upTo i
 		return 0, err
 	}
 	key = w.c.keys.under(w.stream, key)
-	err = w.locked(ctx, "append", func(ctx context.Context) error {
+	err = w.locked(ctx, func(ctx context.Context) error {
 		for rest := items; ; {
 			n, bound := stepOf(rest, upTo)
 			wrote, err := w.seqOnce(ctx, key, rest[:n], bound)
@@ -217,7 +217,7 @@ func (w *Writer) AppendCAS(ctx context.Context, key, expect, next string, items 
 		args = appendWide(args, items[i].Fields)
 	}
 	key = w.c.keys.under(w.stream, key)
-	err = w.locked(ctx, "append", func(ctx context.Context) error {
+	err = w.locked(ctx, func(ctx context.Context) error {
 		added, err = w.swap(ctx, appendCAS, key, args)
 		return err
 	})
@@ -265,11 +265,11 @@ func (w *Writer) Resume(key string) {
 
 // locked runs step alone on the connection and repeats it while it fails for
 // a passing reason.
-func (w *Writer) locked(ctx context.Context, op string, step func(context.Context) error) error {
+func (w *Writer) locked(ctx context.Context, step func(context.Context) error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return fmt.Errorf("%s %s: %w", op, w.key, ErrClosed)
+		return fmt.Errorf("append %s: %w", w.key, ErrClosed)
 	}
 	troubled := false
 	err := persist(ctx, func(err error) {

@@ -43,8 +43,8 @@ type row struct {
 }
 
 func (b *bench) all(ctx context.Context) error {
-	fmt.Printf("%d entries of %d B, batches of %d, median of %d turns\n\n", b.cfg.entries, b.cfg.size, b.cfg.batch, b.cfg.rounds)
-	fmt.Printf("%-18s %12s %8s   %12s %8s   %6s %7s\n", "", "ours /s", "µs CPU", "ceiling /s", "µs CPU", "ratio", "target")
+	fmt.Fprintf(os.Stdout, "%d entries of %d B, batches of %d, median of %d turns\n\n", b.cfg.entries, b.cfg.size, b.cfg.batch, b.cfg.rounds)
+	fmt.Fprintf(os.Stdout, "%-18s %12s %8s   %12s %8s   %6s %7s\n", "", "ours /s", "µs CPU", "ceiling /s", "µs CPU", "ratio", "target")
 	var rows []row
 	var missed []string
 	for _, p := range b.pairs() {
@@ -89,7 +89,7 @@ func (b *bench) measure(ctx context.Context, p pair) (row, error) {
 		ownCPU, topCPU = append(ownCPU, o.cpu), append(topCPU, c.cpu)
 	}
 	r := row{Name: p.name, Value: round(median(own)), Unit: "entries/s", Ceiling: round(median(top)), Ratio: round(median(ratios))}
-	fmt.Printf("%-18s %12.0f %8.2f   %12.0f %8.2f   %6.2f %7.2f   %s / %s\n", p.name, median(own), median(ownCPU),
+	fmt.Fprintf(os.Stdout, "%-18s %12.0f %8.2f   %12.0f %8.2f   %6.2f %7.2f   %s / %s\n", p.name, median(own), median(ownCPU),
 		median(top), median(topCPU), r.Ratio, p.target, p.what, p.against)
 	return r, nil
 }
@@ -194,5 +194,5 @@ func merge(path string, rows []row) error {
 		text.WriteByte('\n')
 	}
 	text.WriteString("]\n")
-	return os.WriteFile(path, []byte(text.String()), 0o644)
+	return os.WriteFile(path, []byte(text.String()), 0o600)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -299,7 +300,7 @@ func (b *bench) flatness(ctx context.Context) error {
 		return err
 	}
 	const mib = 1 << 20
-	fmt.Printf("\nmemory of Redis while %d entries (%.0f MiB) pass, with a gate at 20000:\n"+
+	fmt.Fprintf(os.Stdout, "\nmemory of Redis while %d entries (%.0f MiB) pass, with a gate at 20000:\n"+
 		"%.1f MiB before, at most %.1f MiB in the first half and %.1f MiB in the second, %.1f MiB after; length %d\n",
 		w.n, float64(w.n*b.cfg.size)/mib, before/mib, early/mib, late/mib, after/mib, length)
 	return nil

@@ -162,7 +162,7 @@ func (o *ours) end(name string, grace time.Duration) {
 		return
 	}
 	m.cancel()
-	<-m.done
+	_ = <-m.done // the end of a consumer that was told to end
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	_ = m.cons.Close(ctx)

@@ -37,18 +37,28 @@ func everybody() []string { return append(append([]string{haunted}, healthy...),
 
 // side is one way of doing it.
 type side interface {
+	worker
+	observer
+	// mend is what the operator does about consumers, by that side's book.
+	mend(ctx context.Context) error
+	close(ctx context.Context)
+}
+
+// worker does the work.
+type worker interface {
 	// produce appends entries numbered from … from+n-1, waiting at the mark.
 	produce(ctx context.Context, stream string, from, n int) error
 	// start runs a consumer of all streams; stop ends it as a kill would.
 	start(ctx context.Context, name string) error
 	stop(name string)
-	// mend is what the operator does about consumers, by that side's book.
-	mend(ctx context.Context) error
+}
+
+// observer looks at it.
+type observer interface {
 	// watch is called again and again while the side works.
 	watch(ctx context.Context) error
 	// lookAtRest is called when the side has come to rest.
 	lookAtRest(ctx context.Context) error
-	close(ctx context.Context)
 }
 
 // world is the streams of one side and the truth about them.
