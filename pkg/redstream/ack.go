@@ -99,9 +99,12 @@ func (s *source) flush(ctx context.Context) error {
 			return nil
 		}
 		limit, cancel := context.WithTimeout(ctx, s.cons.cfg.ClaimIdle)
+		say := once(func(err error) {
+			s.log.WarnContext(ctx, "ack repeated", slog.Int("entries", len(ids)), slog.Any("err", err))
+		})
 		err := persist(limit, func(err error) {
 			s.c.metrics.ackRetries.WithLabelValues(s.stream, s.group).Inc()
-			s.log.WarnContext(ctx, "ack repeated", slog.Int("entries", len(ids)), slog.Any("err", err))
+			say(err)
 		}, func(ctx context.Context) error { return s.ack(ctx, ids) })
 		cancel()
 		if err != nil && ctx.Err() != nil {

@@ -114,6 +114,17 @@ func ended(ctx context.Context) bool { return ctx.Err() != nil }
 // pause waits for d and says whether ctx ended meanwhile.
 func pause(ctx context.Context, d time.Duration) (stop bool) { return fault.Sleep(ctx, d) != nil }
 
+// once passes on the first call only: repeated trouble is one line in the log.
+func once(say func(error)) func(error) {
+	said := false
+	return func(err error) {
+		if !said {
+			said = true
+			say(err)
+		}
+	}
+}
+
 // persist repeats step until it succeeds, fails for good, or ctx ends.
 func persist(ctx context.Context, notify func(error), step func(context.Context) error) error {
 	return fault.Retry(ctx, fault.Backoff{

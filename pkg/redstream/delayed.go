@@ -51,9 +51,9 @@ func (q *Delayed) AddAndAck(ctx context.Context, d Delivery, group string, field
 	for _, f := range fields {
 		args = append(args, f.Name, f.Value)
 	}
-	err := persist(ctx, func(err error) {
+	err := persist(ctx, once(func(err error) {
 		q.log.WarnContext(ctx, "delay repeated", slog.String("id", d.ID), slog.Any("err", err))
-	}, func(ctx context.Context) error {
+	}), func(ctx context.Context) error {
 		code, err := q.c.script(ctx, delayEntry, []string{from, q.key}, args).AsInt64()
 		if err != nil {
 			return classify("delay in", q.key, err)

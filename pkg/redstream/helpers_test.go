@@ -96,6 +96,7 @@ func openWith(t *testing.T, url, prefix string, reg prometheus.Registerer) *reds
 
 // testLog writes to the test's log until the test ends.
 func testLog(t *testing.T) *slog.Logger {
+	t.Helper()
 	w := &testWriter{t: t}
 	t.Cleanup(func() {
 		w.mu.Lock()

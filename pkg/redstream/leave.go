@@ -41,7 +41,10 @@ func (s *source) leave(ctx context.Context) error {
 		return err
 	}
 	left, err := s.handOver(ctx)
-	if err != nil && !errors.Is(err, ErrNoGroup) {
+	if errors.Is(err, ErrNoGroup) || errors.Is(err, ErrWrongType) {
+		err = nil // nothing can be pending there
+	}
+	if err != nil {
 		return err
 	}
 	if left > 0 {

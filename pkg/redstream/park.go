@@ -33,9 +33,9 @@ func (cons *Consumer) Park(ctx context.Context, d Delivery, reason string, cause
 		return fault.Fatalf("park %s: stream %q is not of this consumer", d.ID, d.Stream)
 	}
 	args := append([]string{s.group, d.ID}, deadFields(d, reason, cause, time.Now())...)
-	err := persist(ctx, func(err error) {
+	err := persist(ctx, once(func(err error) {
 		s.log.WarnContext(ctx, "park repeated", slog.String("id", d.ID), slog.Any("err", err))
-	}, func(ctx context.Context) error {
+	}), func(ctx context.Context) error {
 		code, err := s.c.script(ctx, parkEntry, []string{s.key, s.dlq}, args).AsInt64()
 		switch {
 		case err != nil:

@@ -2,6 +2,7 @@ package incident
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -29,6 +30,7 @@ type ours struct {
 
 	mu      sync.Mutex
 	running map[string]*running
+	wrong   error // of consumers
 
 	// What was seen on the way.
 	shut      atomic.Int64 // times a gate closed
@@ -162,7 +164,11 @@ func (o *ours) end(name string, grace time.Duration) {
 		return
 	}
 	m.cancel()
-	_ = <-m.done // the end of a consumer that was told to end
+	if err := <-m.done; err != nil {
+		o.mu.Lock()
+		o.wrong = errors.Join(o.wrong, fmt.Errorf("%s: %w", name, err))
+		o.mu.Unlock()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	_ = m.cons.Close(ctx)
@@ -255,6 +261,7 @@ func (o *ours) judge(out Outcome) []Check {
 	}
 	return []Check{
 		check("nothing lost", out.Lost == 0 && out.Indexed == out.In, "%d of %d indexed, %d lost", out.Indexed, out.In, out.Lost),
+		check("no consumer failed", o.wrong == nil, "%v", o.wrong),
 		check("check 1: all consumers asked within 10 s", o.slowest < 10*time.Second, "longest %v", o.slowest.Round(time.Millisecond)),
 		check("check 2: streams shrink under load", o.shrank > 0, "%d looks saw a shorter stream; longest %d", o.shrank, o.highest),
 		check("check 3: Trimmed N messages in the logs", trimmed > 0, "%d lines", trimmed),
