@@ -32,7 +32,7 @@ if [ -d "$ROOT/pkg/redstream/bench" ]; then
   step "streams"
   (cd "$ROOT/pkg" && go run ./redstream/bench -redis "$SLUICE_TEST_REDIS_URL" -entries $entries -out "$out") || code=1
 fi
-for dir in "$ROOT"/services/*/bench; do
+for dir in "$ROOT"/services/*/bench "$ROOT"/services/*/internal/*/bench; do
   ls "$dir"/*_test.go >/dev/null 2>&1 || continue
   name=${dir#"$ROOT"/services/}
   step "${name%/bench}"

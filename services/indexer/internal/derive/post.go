@@ -2,6 +2,7 @@ package derive
 
 import (
 	"encoding/json"
+	"slices"
 )
 
 // PostRow is the row of a post with everything that hangs on it.
@@ -114,10 +115,8 @@ func (r *Record) parsePost(text []byte) error {
 	}
 	p.take(rec.Embed)
 	for _, list := range [][]string{rec.Langs, rec.Tags} {
-		for _, s := range list {
-			if nulIn(s) {
-				return &RejectError{Reason: BadText, Err: errNUL}
-			}
+		if slices.ContainsFunc(list, nulIn) {
+			return &RejectError{Reason: BadText, Err: errNUL}
 		}
 	}
 	r.Post = p

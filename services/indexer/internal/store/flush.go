@@ -66,7 +66,7 @@ func (s *sim) flushRecords(w *writes, st *statements) {
 	}
 	var tombs table
 	for uri, t := range sorted(s.tombs) {
-		tombs.add(&uri, &t.Rev, &t.At, ptr(strconv.FormatBool(t.Was)), &t.Born, &t.Root, &t.Parent)
+		tombs.add(&uri, &t.Rev, &t.At, new(strconv.FormatBool(t.Was)), &t.Born, &t.Root, &t.Parent)
 	}
 	st.insert(w.tombs, &tombs)
 }
@@ -159,10 +159,10 @@ func flushEmbeds(w *writes, st *statements, posts []*postRow) {
 	for _, p := range posts {
 		row := p.Full.Post
 		for _, im := range row.Images {
-			image.add(&p.URI, ptr(strconv.Itoa(im.Position)), &im.CID, &im.Alt)
+			image.add(&p.URI, new(strconv.Itoa(im.Position)), &im.CID, &im.Alt)
 		}
 		for _, im := range row.Gallery {
-			gallery.add(&p.URI, ptr(strconv.Itoa(im.Position)), &im.CID, &im.Alt)
+			gallery.add(&p.URI, new(strconv.Itoa(im.Position)), &im.CID, &im.Alt)
 		}
 		if x := row.External; x != nil {
 			external.add(&p.URI, &x.URI, &x.Title, &x.Description, x.ThumbCID)
@@ -264,7 +264,7 @@ func (s *sim) flushActors(w *writes, st *statements) {
 	}
 	if s.queueHandles {
 		for _, c := range s.checks {
-			checks.add(&c.DID, &c.At, ptr(strconv.FormatBool(c.Force)), ptr(strconv.FormatBool(c.Fresh)))
+			checks.add(&c.DID, &c.At, new(strconv.FormatBool(c.Force)), new(strconv.FormatBool(c.Fresh)))
 		}
 	}
 	st.insert(w.checks, &checks)
@@ -281,10 +281,10 @@ func (s *sim) flushActors(w *writes, st *statements) {
 func (s *sim) flushQueues(w *writes, st *statements) {
 	var deltas, rechecks, waits table
 	for k, n := range s.deltas {
-		deltas.add(ptr(strconv.Itoa(int(k.kind))), &k.key, ptr(strconv.Itoa(n)))
+		deltas.add(new(strconv.Itoa(int(k.kind))), &k.key, new(strconv.Itoa(n)))
 	}
 	for r := range s.rechecks {
-		rechecks.add(&r.URI, ptr(strconv.Itoa(int(r.What))), &r.Rev)
+		rechecks.add(&r.URI, new(strconv.Itoa(int(r.What))), &r.Rev)
 	}
 	if len(s.settled) > 0 {
 		st.exec(w.settle, slices.Collect(maps.Keys(s.settled)))

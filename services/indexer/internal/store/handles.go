@@ -17,7 +17,7 @@ import (
 func (s *Store) SetHandle(ctx context.Context, did string, handle *string, at string) error {
 	at = derive.Datetime(at)
 	if handle != nil {
-		handle = ptr(strings.ToLower(*handle))
+		handle = new(strings.ToLower(*handle))
 	}
 	err := s.retry(ctx, func(ctx context.Context) error {
 		return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.setHandle(ctx, tx, did, handle, at) })

@@ -15,7 +15,7 @@ import (
 	"sluice/services/indexer/internal/store"
 )
 
-func newStore(t testing.TB, adjust ...func(*store.Config)) (*store.Store, *pgxpool.Pool, string) {
+func newStore(t *testing.T, adjust ...func(*store.Config)) (*store.Store, *pgxpool.Pool, string) {
 	t.Helper()
 	url, schema := testkit.Postgres(t)
 	pool, err := pgxpool.New(context.Background(), url)
@@ -25,7 +25,7 @@ func newStore(t testing.TB, adjust ...func(*store.Config)) (*store.Store, *pgxpo
 	return newStoreOn(t, pool, schema, adjust...), pool, schema
 }
 
-func newStoreOn(t testing.TB, pool *pgxpool.Pool, schema string, adjust ...func(*store.Config)) *store.Store {
+func newStoreOn(t *testing.T, pool *pgxpool.Pool, schema string, adjust ...func(*store.Config)) *store.Store {
 	t.Helper()
 	catalog, err := lexicon.New(lexicon.Options{})
 	require.NoError(t, err)

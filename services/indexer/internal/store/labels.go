@@ -66,7 +66,7 @@ func (s *Store) writeLabels(ctx context.Context, rows []event.Label, picked []in
 	var t table
 	for _, i := range picked {
 		l := &rows[i]
-		t.add(&l.Src, &l.URI, &l.CID, &l.Val, ptr(strconv.FormatBool(l.Neg)), &l.CTS, nullable(l.Exp))
+		t.add(&l.Src, &l.URI, &l.CID, &l.Val, new(strconv.FormatBool(l.Neg)), &l.CTS, nullable(l.Exp))
 	}
 	var negs []bool
 	err := s.retry(ctx, func(ctx context.Context) error {

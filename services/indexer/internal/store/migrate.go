@@ -220,7 +220,7 @@ func verifyColumns(schema string, columns map[string][]string) error {
 		if have == nil {
 			return fault.Fatalf("schema %s is not the AppView's: table %s is missing", schema, n.table)
 		}
-		for _, c := range strings.Fields(n.columns) {
+		for c := range strings.FieldsSeq(n.columns) {
 			if !slices.Contains(have, c) {
 				return fault.Fatalf("schema %s is not the AppView's: column %s.%s is missing", schema, n.table, c)
 			}

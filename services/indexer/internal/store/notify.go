@@ -82,6 +82,7 @@ func (s *sim) notifyEdge(e *edgeRow) {
 	case derive.Verification:
 		n.DID, n.Reason = e.Row.Subject, "verified"
 		s.add(n, e.stamp())
+	default:
 	}
 }
 

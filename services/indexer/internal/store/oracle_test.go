@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"sort"
@@ -62,7 +63,7 @@ type identities struct {
 	Changes    []json.RawMessage   `json:"changes"`
 }
 
-func readLines(t testing.TB, path string) []json.RawMessage {
+func readLines(t *testing.T, path string) []json.RawMessage {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -88,14 +89,14 @@ func readLines(t testing.TB, path string) []json.RawMessage {
 	return out
 }
 
-func readJSON(t testing.TB, path string, into any) {
+func readJSON(t *testing.T, path string, into any) {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(data, into))
 }
 
-func loadScenario(t testing.TB, root, dir string) *scenario {
+func loadScenario(t *testing.T, root, dir string) *scenario {
 	t.Helper()
 	s := &scenario{dir: filepath.Join(root, dir), name: filepath.Base(dir), kind: filepath.Dir(dir)}
 	for _, line := range readLines(t, filepath.Join(s.dir, "events.jsonl")) {
@@ -109,7 +110,7 @@ func loadScenario(t testing.TB, root, dir string) *scenario {
 	return s
 }
 
-func scenarios(t testing.TB) []string {
+func scenarios(t *testing.T) []string {
 	t.Helper()
 	root := testkit.Shared(t, "fixtures/appview")
 	var index []struct {
@@ -129,16 +130,14 @@ type world struct {
 	left []json.RawMessage
 }
 
-func newWorld(t testing.TB, ids identities) *world {
+func newWorld(t *testing.T, ids identities) *world {
 	t.Helper()
 	w := &world{now: map[string]identity{}, left: ids.Changes}
-	for did, id := range ids.Identities {
-		w.now[did] = id
-	}
+	maps.Copy(w.now, ids.Identities)
 	return w
 }
 
-func (w *world) advance(t testing.TB, seq int64) {
+func (w *world) advance(t *testing.T, seq int64) {
 	t.Helper()
 	for len(w.left) > 0 {
 		var head struct {
@@ -178,7 +177,7 @@ type seenActor struct {
 
 // lookUpHandles does what the identity worker does, in the order of the events
 // and at the time of each, after the rows are in.
-func lookUpHandles(t testing.TB, st *store.Store, s *scenario) {
+func lookUpHandles(t *testing.T, st *store.Store, s *scenario) {
 	t.Helper()
 	ctx := context.Background()
 	w := newWorld(t, s.identities)
@@ -216,7 +215,7 @@ func lookUpHandles(t testing.TB, st *store.Store, s *scenario) {
 }
 
 // hosted answers for the current PDS of an account at the time of an event.
-func (s *scenario) hosted(t testing.TB, e *event.Event) bool {
+func (s *scenario) hosted(t *testing.T, e *event.Event) bool {
 	t.Helper()
 	w := newWorld(t, s.identities)
 	w.advance(t, e.Seq)
@@ -224,14 +223,14 @@ func (s *scenario) hosted(t testing.TB, e *event.Event) bool {
 	return known && !id.Gone && id.PDS != nil && id.Hosted != false
 }
 
-func setUp(t testing.TB, pool *pgxpool.Pool, schema string, s *scenario) {
+// setUp stores the rows that exist before the first event.
+func setUp(t *testing.T, pool *pgxpool.Pool, schema string, s *scenario) {
 	t.Helper()
 	for table, rows := range s.setup {
+		require.Equal(t, "thread_mute", table)
 		for _, row := range rows {
-			text, err := json.Marshal(row)
-			require.NoError(t, err)
-			_, err = pool.Exec(context.Background(), fmt.Sprintf(`INSERT INTO %[1]s.%[2]s SELECT * FROM jsonb_populate_record(NULL::%[1]s.%[2]s, $1::jsonb)`,
-				pgx.Identifier{schema}.Sanitize(), pgx.Identifier{table}.Sanitize()), string(text))
+			_, err := pool.Exec(context.Background(), `INSERT INTO `+schema+`.thread_mute ("rootUri", "mutedByDid", "createdAt") VALUES ($1, $2, $3)`,
+				row["rootUri"], row["mutedByDid"], row["createdAt"])
 			require.NoError(t, err)
 		}
 	}
@@ -239,7 +238,7 @@ func setUp(t testing.TB, pool *pgxpool.Pool, schema string, s *scenario) {
 
 // applyInOrder applies the history in batches and does what the app does with
 // deleted accounts.
-func applyInOrder(t testing.TB, st *store.Store, s *scenario, size int) []store.ChangeResult {
+func applyInOrder(t *testing.T, st *store.Store, s *scenario, size int) []store.ChangeResult {
 	t.Helper()
 	ctx := context.Background()
 	var results []store.ChangeResult
@@ -257,7 +256,7 @@ func applyInOrder(t testing.TB, st *store.Store, s *scenario, size int) []store.
 	return results
 }
 
-func deleteAccounts(t testing.TB, st *store.Store, s *scenario, events []*event.Event) {
+func deleteAccounts(t *testing.T, st *store.Store, s *scenario, events []*event.Event) {
 	t.Helper()
 	for _, e := range events {
 		if e.Type == event.Account && !e.Active && e.Status == "deleted" && !s.hosted(t, e) {
@@ -267,7 +266,7 @@ func deleteAccounts(t testing.TB, st *store.Store, s *scenario, events []*event.
 }
 
 // settle runs the background work until nothing is left.
-func settle(t testing.TB, st *store.Store) {
+func settle(t *testing.T, st *store.Store) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -292,7 +291,7 @@ func settle(t testing.TB, st *store.Store) {
 var jsonColumns = map[string]bool{"record.json": true, "list.descriptionFacets": true, "feed_generator.descriptionFacets": true}
 
 // rowsOf reads a table in the form of the fixtures.
-func rowsOf(t testing.TB, pool *pgxpool.Pool, schema, table string) []map[string]any {
+func rowsOf(t *testing.T, pool *pgxpool.Pool, schema, table string) []map[string]any {
 	t.Helper()
 	rows, err := pool.Query(context.Background(), fmt.Sprintf("SELECT to_jsonb(t) FROM %s.%s t", pgx.Identifier{schema}.Sanitize(), pgx.Identifier{table}.Sanitize()))
 	require.NoError(t, err)
@@ -324,7 +323,7 @@ func normalRow(table string, m map[string]any) map[string]any {
 	return m
 }
 
-func expectedRows(t testing.TB, s *scenario, table string) []map[string]any {
+func expectedRows(t *testing.T, s *scenario, table string) []map[string]any {
 	t.Helper()
 	var lines []json.RawMessage
 	if s.meta.Decision == "improve" {
@@ -341,7 +340,7 @@ func expectedRows(t testing.TB, s *scenario, table string) []map[string]any {
 	return out
 }
 
-func (s *scenario) tables(t testing.TB) []string {
+func (s *scenario) tables(t *testing.T) []string {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(s.dir, "expected", "*"))
 	require.NoError(t, err)

@@ -143,7 +143,7 @@ func pickScenarios(r *rand.Rand, all []*scenario, seed uint64) []*scenario {
 }
 
 // clearTables empties every table of a schema and of ours beside it.
-func clearTables(t testing.TB, pool *pgxpool.Pool, schema string) {
+func clearTables(t *testing.T, pool *pgxpool.Pool, schema string) {
 	t.Helper()
 	rows, err := pool.Query(context.Background(), `SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
 WHERE schemaname IN ($1, $2) AND tablename NOT IN ('migration', 'kysely_migration', 'kysely_migration_lock')`, schema, store.OwnSchema(schema))

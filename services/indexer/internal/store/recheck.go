@@ -210,10 +210,9 @@ func (s *sim) rejudgeReply(p, next *postRow, what int16) (waiting bool) {
 	if what&recheckParent != 0 && (!missing || s.goneBefore(p)) {
 		invalid = nowInvalid
 	}
-	verdict := gateAbsent
 	if what&recheckGate != 0 {
-		if verdict = s.judgeGate(next); verdict != gateAbsent {
-			violates = verdict == gateRefuses
+		if v := s.judgeGate(next); v != gateAbsent {
+			violates = v == gateRefuses
 		}
 	}
 	next.setReply(invalid, violates)

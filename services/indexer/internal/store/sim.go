@@ -100,7 +100,8 @@ func (s *sim) put(it *item) Result {
 		s.write(it, nil, it.rev, it.at)
 		return Applied
 	}
-	if cur.CID == it.rec.CID && !(it.ev.Type == event.Update && it.rev > cur.Rev && !marked(it.rev)) {
+	rewritten := it.ev.Type == event.Update && it.rev > cur.Rev && !marked(it.rev)
+	if cur.CID == it.rec.CID && !rewritten {
 		return s.putSame(it, cur)
 	}
 	if it.rev < cur.Rev || (it.rev == cur.Rev && cur.CID == it.rec.CID) {

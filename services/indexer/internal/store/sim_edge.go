@@ -185,6 +185,7 @@ func (s *sim) dropEdge(e *edgeRow, replaced bool, at string, notify bool) {
 		}
 	case derive.ThreadGate, derive.PostGate:
 		s.setGateFlag(e, false)
+	default:
 	}
 }
 
@@ -223,8 +224,7 @@ func (s *sim) setEdge(e *edgeRow) {
 			s.feeds[e.URI] = &feedRow{URI: e.URI, CID: e.CID, Type: "repost", PostURI: e.Row.Subject, Originator: e.Creator, SortAt: e.sortAt()}
 		}
 	}
-	switch e.Kind {
-	case derive.ThreadGate, derive.PostGate:
+	if e.Kind == derive.ThreadGate || e.Kind == derive.PostGate {
 		s.setGateFlag(e, true)
 	}
 }
@@ -247,6 +247,7 @@ func (s *sim) countEdge(e *edgeRow, n int) {
 	case derive.Follow:
 		s.count(countFollowers, e.Row.Subject, n)
 		s.count(countFollows, e.Creator, n)
+	default:
 	}
 }
 
@@ -270,6 +271,7 @@ func (s *sim) arrived(e *edgeRow) {
 		s.wake("g:"+e.Row.Subject, recheckGate)
 	case derive.PostGate:
 		s.gateArrived(e, &s.c.lateQuos, recheckEmbed)
+	default:
 	}
 }
 

@@ -35,7 +35,8 @@ func (s *Store) QueueSweeps(ctx context.Context, sweeps ...Sweep) error {
 		streams[i], dids[i], revs[i] = w.Stream, w.DID, w.Rev
 	}
 	const q = `INSERT INTO {o}.sweep (stream, ms, seq, did, rev)
-SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[]) ORDER BY 1, 2, 3
+SELECT u.stream, u.ms, u.seq, u.did, u.rev
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[]) u(stream, ms, seq, did, rev) ORDER BY 1, 2, 3
 ON CONFLICT DO NOTHING`
 	if _, err := s.pool.Exec(ctx, s.sweepSQL(q), streams, ms, seq, dids, revs); err != nil {
 		return pg.Classify(fmt.Errorf("queue %d sweeps: %w", n, err))

@@ -23,8 +23,6 @@ type edgeTable struct {
 	columns []column[*edgeRow]
 }
 
-func ptr(s string) *string { return &s }
-
 func nullable(s string) *string {
 	if s == "" {
 		return nil
@@ -93,7 +91,7 @@ var edgeTables = map[derive.Kind]edgeTable{
 		name: "verification", first: "creator", second: "subject", subject: "subject",
 		read: `NULL, NULL, NULL, '', t.handle, t."displayName"`,
 		columns: edgeColumns("subject",
-			column[*edgeRow]{name: "rkey", of: func(e *edgeRow) *string { return ptr(derive.ParseURI(e.URI).RKey) }},
+			column[*edgeRow]{name: "rkey", of: func(e *edgeRow) *string { return new(derive.ParseURI(e.URI).RKey) }},
 			column[*edgeRow]{name: "handle", of: func(e *edgeRow) *string { return e.Row.Handle }},
 			column[*edgeRow]{name: `"displayName"`, of: func(e *edgeRow) *string { return e.Row.DisplayName }}),
 	},

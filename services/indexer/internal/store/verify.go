@@ -73,7 +73,7 @@ func (s *Store) VerifyCounts(ctx context.Context, repair bool) (d Drift, err err
 			return err
 		}
 		d.Repaired = true
-		_, err = tx.Exec(ctx, s.q.names.Replace(`INSERT INTO {o}.count_delta (kind, key, n) SELECT * FROM unnest($1::smallint[], $2::text[], $3::int[])`), kinds, keys, ns)
+		_, err = tx.Exec(ctx, s.q.names.Replace(`INSERT INTO {o}.count_delta (kind, key, n) SELECT u.kind, u.key, u.n FROM unnest($1::smallint[], $2::text[], $3::int[]) u(kind, key, n)`), kinds, keys, ns)
 		return err
 	})
 	if err != nil {

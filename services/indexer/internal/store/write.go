@@ -142,7 +142,7 @@ func boolText(b *bool) *string {
 	if b == nil {
 		return nil
 	}
-	return ptr(strconv.FormatBool(*b))
+	return new(strconv.FormatBool(*b))
 }
 
 // table collects the rows of one statement.

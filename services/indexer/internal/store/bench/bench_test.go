@@ -1,7 +1,7 @@
 // Package bench measures the indexer's store against COPY of the same final
 // rows into the same tables, and against one statement at a time.
 //
-//	go test ./indexer/bench -run TestRate -count 1 -v -args -measure -out bench.json
+//	go test ./indexer/internal/store/bench -run TestRate -count 1 -v -args -measure -out bench.json
 package bench
 
 import (
