@@ -58,8 +58,14 @@ func TestFaultTable(t *testing.T) {
 		"second_chance": faultAgain,
 	}
 	kinds := map[string]failure{"not_stored": notStored, "stored": stored, "hang": hang}
+	// A server that hangs costs its timeout each time; the short form tries it
+	// where an answer that never comes matters most.
+	hanging := map[string]bool{"append": true, "cursor": true, "read": true, "ack": true, "park": true, "trim": true}
 	for name, step := range steps {
 		for how, kind := range kinds {
+			if kind == hang && !hanging[name] && !soak() {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s/%s", name, how), func(t *testing.T) {
 				t.Parallel()
 				step(t, newBroken(t), kind)

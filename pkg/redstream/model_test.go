@@ -41,7 +41,7 @@ type model struct {
 
 func TestTrimModel(t *testing.T) {
 	t.Parallel()
-	seeds, ops := 12, 300
+	seeds, ops := 8, 300
 	if soak() {
 		seeds, ops = 60, 800
 	}
