@@ -7,6 +7,7 @@ set -euo pipefail
 cd "$ROOT"
 export COMPOSE_PROJECT_NAME=sluice-check SECRETS_DIR=$ROOT/secrets PROMETHEUS_PORT=${PROMETHEUS_PORT:-19091} SLUICE_TAG=${SLUICE_TAG:-latest}
 export SIMNET_ACCOUNTS=${SIMNET_ACCOUNTS:-60} SIMNET_RECORDS=${SIMNET_RECORDS:-3000}
+export DB_POOL_MAX_SIZE=8 INDEXER_CONCURRENCY=4
 export REDIS_MAXMEMORY=512mb REDIS_MEMORY_LIMIT=1g POSTGRES_MEMORY_LIMIT=2g POSTGRES_SETTINGS=small.conf
 scripts/secrets.sh
 compose() { docker compose -f docker-compose.prod.yml -f deploy/compose.demo.yml "$@"; }
