@@ -15,11 +15,11 @@ import (
 type Class uint8
 
 const (
-	// Transient: retry the same input with backoff and jitter.
+	// Transient means: retry the same input with backoff and jitter.
 	Transient Class = iota
-	// Permanent: the same input can never succeed; count it, park it, ack it.
+	// Permanent means: the same input can never succeed; count it, park it, ack it.
 	Permanent
-	// Fatal: our own state or configuration is in doubt; stop the process.
+	// Fatal means: our own state or configuration is in doubt; stop the process.
 	Fatal
 )
 
@@ -65,8 +65,7 @@ func Fatalf(format string, args ...any) error {
 // ClassOf returns the class of err: the outermost one in its chain, Transient
 // if it has none.
 func ClassOf(err error) Class {
-	var c *classed
-	if errors.As(err, &c) {
+	if c, ok := errors.AsType[*classed](err); ok {
 		return c.class
 	}
 	return Transient
