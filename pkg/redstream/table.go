@@ -63,7 +63,7 @@ func (t *Table) Get(ctx context.Context, names []string) ([]string, error) {
 	for i, r := range t.c.rc.DoMulti(once, cmds...) {
 		v, err := r.ToString()
 		if err != nil && !rueidis.IsRedisNil(err) {
-			return nil, classify("hget", t.shard(names[i]), err)
+			return nil, classify("hget", t.stream+t.suffix, err)
 		}
 		out[i] = v
 	}
