@@ -7,5 +7,8 @@ if [ -f "$RUN/pg_dir" ]; then
   dir=$(<"$RUN/pg_dir")
   case $dir in /var/tmp/sluice-*/postgres) rm -rf "${dir%/postgres}" ;; esac
 fi
+if command -v docker >/dev/null; then
+  for v in redis postgres; do docker volume rm -f "$(volume $v)" >/dev/null 2>&1 || true; done
+fi
 rm -rf "$RUN" "$ROOT/bin"
 say "clean"

@@ -5,6 +5,8 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 RUN=${RUN:-$ROOT/.run}
 MODULES=(proto pkg services)
 PROGRAMS=(ingester indexer backfiller streamctl simnet)
+REDIS_IMAGE=${REDIS_IMAGE:-redis:7.4-bookworm}
+POSTGRES_IMAGE=${POSTGRES_IMAGE:-postgres:17-bookworm}
 export ROOT RUN
 
 say() { printf '%s\n' "$*"; }
@@ -40,13 +42,26 @@ apt() {
   fi
 }
 
-# need_servers: redis-server 7 and PostgreSQL are there afterwards.
+# need_servers [docker]: redis-server 7 and PostgreSQL are there afterwards. With
+# "docker" a machine where they cannot be installed runs them in containers
+# (SERVERS=docker asks for that outright).
 need_servers() {
   local missing=()
+  if [ "${SERVERS:-}" = docker ]; then need_docker; return; fi
   command -v redis-server >/dev/null || missing+=(redis-server)
   [ -n "$(pg_bin initdb)" ] || missing+=(postgresql)
-  [ ${#missing[@]} = 0 ] || apt "${missing[@]}"
+  [ ${#missing[@]} != 0 ] || return 0
+  if [ "${1:-}" = docker ] && ! { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; } && docker info >/dev/null 2>&1; then
+    SERVERS=docker
+    return
+  fi
+  apt "${missing[@]}"
 }
+
+need_docker() { docker info >/dev/null 2>&1 || die "SERVERS=docker, but the Docker engine does not answer (docker info)"; }
+
+# volume NAME: the Docker volume of a server of this folder.
+volume() { printf 'sluice-%s-%s\n' "$(printf '%s' "$RUN" | cksum | cut -d' ' -f1)" "$1"; }
 
 # need_cc: the race detector needs a C compiler.
 need_cc() { command -v gcc >/dev/null || command -v cc >/dev/null || apt gcc libc6-dev; }
@@ -149,6 +164,12 @@ as_postgres() {
 start_redis() {
   local dir=$1 port=$2
   shift 2
+  if [ "${SERVERS:-}" = docker ]; then
+    start redis docker run --rm --name "$(volume redis)" -v "$(volume redis):/data" -p "127.0.0.1:$port:6379" "$REDIS_IMAGE" \
+      redis-server --bind '*' --protected-mode no --dir /data --save '' --maxmemory-policy noeviction "$@"
+    wait_for 120 "Redis (log in $RUN/logs/redis.log)" docker exec "$(volume redis)" redis-cli ping
+    return
+  fi
   mkdir -p "$dir"
   start redis redis-server --port "$port" --bind 127.0.0.1 --dir "$dir" --save '' \
     --maxmemory-policy noeviction --loglevel warning "$@"
@@ -162,6 +183,12 @@ start_postgres() {
   local dir=$1 port=$2 args=() kv
   shift 2
   for kv in "$@"; do args+=(-c "$kv"); done
+  if [ "${SERVERS:-}" = docker ]; then
+    start postgres docker run --rm --name "$(volume postgres)" -v "$(volume postgres):/var/lib/postgresql/data" --shm-size 512m \
+      -e POSTGRES_HOST_AUTH_METHOD=trust -p "127.0.0.1:$port:5432" "$POSTGRES_IMAGE" postgres "${args[@]}"
+    wait_for 120 "PostgreSQL (log in $RUN/logs/postgres.log)" docker exec "$(volume postgres)" psql -h 127.0.0.1 -U postgres -c 'SELECT 1'
+    return
+  fi
   mkdir -p "$dir"
   chmod 700 "$dir"
   if [ "$(id -u)" = 0 ]; then
@@ -194,4 +221,11 @@ pg_dir() {
   fi
 }
 
-sql() { PGCONNECT_TIMEOUT=5 "$(pg_bin psql)" -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$1" -U postgres -d "$2" -Atc "$3"; }
+# sql PORT DATABASE STATEMENT
+sql() {
+  if [ "${SERVERS:-}" = docker ]; then
+    docker exec "$(volume postgres)" psql -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -U postgres -d "$2" -Atc "$3"
+  else
+    PGCONNECT_TIMEOUT=5 "$(pg_bin psql)" -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$1" -U postgres -d "$2" -Atc "$3"
+  fi
+}

@@ -8,6 +8,7 @@
 #   UP_WAIT=900             seconds to wait for the backlog to drain
 #   UP_INDEXERS=2 UP_BACKFILLERS=2
 #   UP_POINTS="ingester=after_add_before_reply:3 ..."   processes that kill themselves (make crash)
+#   SERVERS=docker          Redis and PostgreSQL in containers (also where they cannot be installed)
 #   UP_NOWAIT=1             return when everything has started
 #   SIMNET_ACCOUNTS=200 SIMNET_RECORDS=20000 SIMNET_SEED=1 SIMNET_RATE=0 SIMNET_PDS=3
 #   any INGESTER_*, INDEXER_*, BACKFILLER_* setting
@@ -23,7 +24,7 @@ if [ -f "$RUN/env" ] && alive redis && alive postgres && alive ingester; then
   exit 0
 fi
 need_go
-need_servers
+need_servers docker
 "$ROOT/scripts/build.sh"
 
 step "Redis and PostgreSQL"
