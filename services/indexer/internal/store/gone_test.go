@@ -17,6 +17,7 @@ type gone struct {
 	quoted   map[string]bool // posts whose post gate was changed or deleted
 	edited   map[string]bool // posts that were changed, or made again
 	repeated map[string]bool // records written again with the same content
+	muted    map[string]bool // replies in threads that somebody has muted
 	posts    map[string]postRefs
 }
 
@@ -25,7 +26,7 @@ type postRefs struct{ root, parent, quote string }
 func goneOf(all []*scenario) *gone {
 	g := &gone{
 		rivals: map[string]bool{}, revoked: map[string]bool{}, threads: map[string]bool{}, quoted: map[string]bool{},
-		edited: map[string]bool{}, repeated: map[string]bool{}, posts: map[string]postRefs{},
+		edited: map[string]bool{}, repeated: map[string]bool{}, muted: map[string]bool{}, posts: map[string]postRefs{},
 	}
 	writes, changes := map[string]int{}, map[string]int{}
 	keys := map[string]map[string]bool{}
@@ -115,7 +116,13 @@ func (g *gone) close(all []*scenario, writes, changes map[string]int, keys map[s
 			}
 		}
 	}
-	_ = all
+	for _, s := range all {
+		for _, mute := range s.setup["thread_mute"] {
+			for uri, refs := range g.posts {
+				g.muted[uri] = g.muted[uri] || refs.root == mute["rootUri"]
+			}
+		}
+	}
 }
 
 // below says whether a reply hangs below a post of the set.
@@ -146,6 +153,8 @@ func (g *gone) why(table, column string, row map[string]any) string {
 		return "time of a record written twice"
 	case table == "notification" && column == "" && g.repeated[uri]:
 		return "time of a record written twice"
+	case table == "notification" && g.muted[str("reasonSubject")]:
+		return "notification about a reply in a muted thread"
 	case table == "notification" && g.rivals[uri]:
 		return "notification of a record with a rival that is gone"
 	case table == "notification" && g.revoked[uri]:

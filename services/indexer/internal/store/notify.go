@@ -86,6 +86,23 @@ func (s *sim) notifyEdge(e *edgeRow) {
 	}
 }
 
+// renew meets the deletion of a version that another one at the same uri has
+// replaced before: that one was made anew, and notifies for itself.
+func (s *sim) renew(kind derive.Kind, cur *recRow) {
+	e := s.edge(kind, cur.URI)
+	if e == nil || kind == derive.Verification {
+		return
+	}
+	have := s.known(cur.URI)
+	if len(have) > 0 && !slices.ContainsFunc(have, func(n notifRow) bool { return n.RecordCID != cur.CID }) {
+		return
+	}
+	s.retract(cur.URI)
+	if !quiet(cur.Rev) {
+		s.notifyEdge(e)
+	}
+}
+
 // unverified tells the subject that a verification is no more.
 func (s *sim) unverified(e *edgeRow, at string) {
 	s.add(notifRow{

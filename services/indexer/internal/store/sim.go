@@ -229,6 +229,9 @@ func (s *sim) remove(it *item) Result {
 			s.recheck(it.uri, recheckGone, it.rev)
 		}
 	}
+	if stale && it.kind.Edge() {
+		s.renew(it.kind, cur)
+	}
 	if stale || cur == nil {
 		return Stale
 	}
