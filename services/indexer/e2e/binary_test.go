@@ -217,6 +217,22 @@ func (p *process) value(t *testing.T, name string) float64 {
 	return 0
 }
 
+// sum adds up all the series of a metric.
+func (p *process) sum(t *testing.T, name string) (total float64) {
+	t.Helper()
+	for line := range strings.SplitSeq(p.metrics(t), "\n") {
+		series, number, ok := strings.Cut(line, " ")
+		if bare, _, _ := strings.Cut(series, "{"); !ok || bare != name {
+			continue
+		}
+		var v float64
+		_, err := fmt.Sscan(number, &v)
+		require.NoError(t, err)
+		total += v
+	}
+	return total
+}
+
 // likes makes events of distinct likes by so many accounts, of few posts.
 func likes(total, accounts int) []event.Event {
 	out := make([]event.Event, total)

@@ -161,10 +161,7 @@ func commitEvents(c *atproto.Commit) ([]event.Event, error) {
 		return nil, err
 	}
 	var dropped error
-	events, err := c.Events(nil, func(collection string) bool {
-		return strings.HasPrefix(collection, "app.bsky.") || strings.HasPrefix(collection, "chat.bsky.") ||
-			collection == "com.germnetwork.declaration"
-	}, func(op *atproto.Op, err error) { dropped = errors.Join(dropped, fmt.Errorf("%s: %w", op.Path, err)) })
+	events, err := c.Events(nil, kept, func(op *atproto.Op, err error) { dropped = errors.Join(dropped, fmt.Errorf("%s: %w", op.Path, err)) })
 	if err != nil || dropped != nil {
 		return nil, errors.Join(err, dropped)
 	}
@@ -172,6 +169,12 @@ func commitEvents(c *atproto.Commit) ([]event.Event, error) {
 		events = []event.Event{{Type: event.Repo, Seq: c.Seq, Time: c.Time, DID: c.DID, Commit: c.Commit.String(), Rev: c.Rev}}
 	}
 	return events, nil
+}
+
+// kept says whether an ingester keeps a collection by default.
+func kept(collection string) bool {
+	return strings.HasPrefix(collection, "app.bsky.") || strings.HasPrefix(collection, "chat.bsky.") ||
+		collection == "com.germnetwork.declaration"
 }
 
 // serve answers for the PLC directory, the resolver of handles and the PDS of

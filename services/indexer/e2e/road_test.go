@@ -45,8 +45,9 @@ func TestFramesThroughTheIngester(t *testing.T) {
 	}
 }
 
-// ingest runs an ingester from the oldest frame until its cursor is at last.
-func (s *suite) ingest(env map[string]string, last int64) {
+// ingest runs an ingester from the oldest frame until its cursor is at last. It
+// goes on until the test ends.
+func (s *suite) ingest(env map[string]string, last int64) *process {
 	s.t.Helper()
 	path, err := ingester()
 	require.NoError(s.t, err)
@@ -68,6 +69,7 @@ func (s *suite) ingest(env map[string]string, last int64) {
 	stats, err := s.client.Stats(s.t.Context(), "firehose_live")
 	require.NoError(s.t, err)
 	s.last["firehose_live"] = stats.LastID
+	return p
 }
 
 // bareHost is a relay setting without its scheme.
