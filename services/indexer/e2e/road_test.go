@@ -18,7 +18,7 @@ import (
 func TestFramesThroughTheIngester(t *testing.T) {
 	t.Parallel()
 	names := []string{"net_mixed", "net_actors", "net_deletion"}
-	if os.Getenv("SLUICE_SOAK") != "" {
+	if soak() {
 		names = networks(t)
 	}
 	for _, name := range names {
@@ -34,13 +34,10 @@ func TestFramesThroughTheIngester(t *testing.T) {
 			cfg.ResolveDIDs, cfg.CheckAccounts = true, true
 			cfg.PLCURL, cfg.HandleResolver, cfg.AllowPrivate = env["PLC_URL"], env["HANDLE_RESOLVER_URL"], []string{"all"}
 			in := s.start(cfg)
-			for _, r := range readRows(t, n.dir+"/before/thread_mute.jsonl") {
-				s.exec("INSERT INTO "+s.table("thread_mute")+` ("rootUri", "mutedByDid", "createdAt") VALUES ($1, $2, $3)`,
-					r["rootUri"], r["mutedByDid"], r["createdAt"])
-			}
+			s.mute(n)
 			s.ingest(env, recording.LastSeq())
 			s.wait(in)
-			checkTables(t, n, s)
+			checkTables(t, n, s, nil)
 		})
 	}
 }
@@ -71,6 +68,9 @@ func (s *suite) ingest(env map[string]string, last int64) *process {
 	s.last["firehose_live"] = stats.LastID
 	return p
 }
+
+// soak says whether the long forms of the tests are wanted.
+func soak() bool { return os.Getenv("SLUICE_SOAK") != "" }
 
 // bareHost is a relay setting without its scheme.
 func bareHost(setting string) string {
