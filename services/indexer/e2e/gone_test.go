@@ -55,7 +55,11 @@ func goneOf(events []event.Event, mutes []row) *gone {
 
 // note takes in one version of a record.
 func (g *gone) note(e *event.Event, keys map[string]map[string]bool) {
-	r, err := derive.Parse(derive.Source{DID: e.DID, Collection: e.Collection, RKey: e.RKey, CID: e.CID, Time: e.Time, JSON: e.Record})
+	record, err := e.RecordJSON()
+	if err != nil {
+		return
+	}
+	r, err := derive.Parse(derive.Source{DID: e.DID, Collection: e.Collection, RKey: e.RKey, CID: e.CID, Time: e.Time, JSON: record})
 	switch {
 	case err != nil:
 	case r.Post != nil:
@@ -72,12 +76,12 @@ func (g *gone) note(e *event.Event, keys map[string]map[string]bool) {
 // judge finds what the records that are gone have judged.
 func (g *gone) judge(changed map[string]bool, keys map[string]map[string]bool) {
 	for key, uris := range keys {
-		any := slices.ContainsFunc(slices.Collect(maps.Keys(uris)), func(uri string) bool { return changed[uri] })
+		lost := slices.ContainsFunc(slices.Collect(maps.Keys(uris)), func(uri string) bool { return changed[uri] })
 		for uri := range uris {
-			g.rivals[uri] = g.rivals[uri] || any && len(uris) > 1
+			g.rivals[uri] = g.rivals[uri] || lost && len(uris) > 1
 		}
 		if strings.HasPrefix(key, "app.bsky.graph.follow ") || strings.HasPrefix(key, "app.bsky.graph.listitem ") {
-			g.judges = g.judges || any
+			g.judges = g.judges || lost
 		}
 	}
 	for uri := range changed {

@@ -35,6 +35,12 @@ func (e *edgeRow) sortAt() string { return min(e.CreatedAt, e.IndexedAt) }
 
 func (e *edgeRow) stamp() string { return stamp(e.Rev, e.sortAt()) }
 
+// before says whether the record is the older of two with one key.
+func (e *edgeRow) before(o *edgeRow) bool {
+	a, b := e.stamp(), o.stamp()
+	return a < b || a == b && e.URI < o.URI
+}
+
 func (e *edgeRow) key() string {
 	if e.Kind == derive.ListItem {
 		return derive.Key(e.Kind, e.Row.List, e.Row.Subject)

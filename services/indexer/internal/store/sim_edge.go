@@ -102,7 +102,8 @@ func (s *sim) putEdge(r *derive.Record, rev string, replaced, notify bool, at st
 }
 
 // insertEdge gives the key to a record, or keeps it aside as a duplicate. The
-// oldest record has the key.
+// oldest record has the key; of one commit's, which may be read apart, that with
+// the lowest uri.
 func (s *sim) insertEdge(e *edgeRow, json string, notify bool) {
 	win := s.holder(e.Kind, e.key())
 	switch {
@@ -111,7 +112,7 @@ func (s *sim) insertEdge(e *edgeRow, json string, notify bool) {
 		if notify {
 			s.notifyEdge(e)
 		}
-	case e.stamp() < win.stamp():
+	case e.before(win):
 		s.swap(win, e, notify)
 	default:
 		s.dups[e.URI] = &dupRow{URI: e.URI, CID: e.CID, Of: win.URI, IndexedAt: e.IndexedAt, JSON: json, Rev: e.Rev}
