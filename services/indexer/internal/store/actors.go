@@ -67,8 +67,11 @@ func (s *sim) see(it *item) {
 	}
 	s.reviveStatus(did, acct, at)
 	key := [2]string{did, at}
-	c := s.checks[key]
-	s.checks[key] = Seen{DID: did, At: at, Force: force || c.Force, Fresh: a.fresh}
+	c, asked := s.checks[key]
+	s.checks[key] = Seen{
+		DID: did, At: at, Force: force || c.Force, Fresh: a.fresh,
+		Backfill: it.ev.Backfilled() && (!asked || c.Backfill),
+	}
 }
 
 // due says whether an event asks for a look at the handle.

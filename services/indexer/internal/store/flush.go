@@ -264,7 +264,7 @@ func (s *sim) flushActors(w *writes, st *statements) {
 	}
 	if s.queueHandles {
 		for _, c := range s.checks {
-			checks.add(&c.DID, &c.At, new(strconv.FormatBool(c.Force)), new(strconv.FormatBool(c.Fresh)))
+			checks.add(&c.DID, &c.At, new(strconv.FormatBool(c.Force)), new(strconv.FormatBool(c.Fresh)), new(strconv.FormatBool(c.Backfill)))
 		}
 	}
 	st.insert(w.checks, &checks)

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,29 +57,48 @@ type HandleCheck struct {
 	// Force: look past caches; the identity is said to have changed.
 	Force bool
 	// Fresh: the account had no actor row before this event.
-	Fresh    bool
+	Fresh bool
+	// Backfill: only a fetched repository asked for it.
+	Backfill bool
 	Attempts int
 }
 
-// TakeHandleChecks hands out the oldest look-up of up to n accounts that wait
-// for one, and keeps them from other callers for the time of the lease.
+// TakeHandleChecks hands out the first look-up of up to n accounts that wait for
+// one, and keeps them from other callers for the time of the lease. Those that a
+// change of the identity or a live event asked for come first, those of fetched
+// repositories when no other is due.
 func (s *Store) TakeHandleChecks(ctx context.Context, n int, lease time.Duration) ([]HandleCheck, error) {
-	rows, err := s.pool.Query(ctx, s.q.names.Replace(`WITH due AS (
-SELECT c.did, c.at FROM {o}.handle_check c WHERE c.not_before <= now()
-AND NOT EXISTS (SELECT 1 FROM {o}.handle_check o WHERE o.did = c.did AND o.at < c.at)
-ORDER BY c.not_before LIMIT $1 FOR UPDATE SKIP LOCKED)
+	const due = `SELECT c.did, c.at FROM {o}.handle_check c WHERE %s AND c.not_before <= now()
+AND NOT EXISTS (SELECT 1 FROM {o}.handle_check o WHERE o.did = c.did AND (o.backfill, o.at) < (c.backfill, c.at))
+ORDER BY c.not_before LIMIT %s FOR UPDATE SKIP LOCKED`
+	rows, err := s.pool.Query(ctx, s.q.names.Replace(`WITH live AS (`+fmt.Sprintf(due, "NOT c.backfill", "$1")+`),
+past AS (`+fmt.Sprintf(due, "c.backfill", "$1 - (SELECT count(*) FROM live)")+`),
+due AS (SELECT * FROM live UNION ALL SELECT * FROM past)
 UPDATE {o}.handle_check c SET not_before = now() + $2::interval, attempts = c.attempts + 1
-FROM due WHERE c.did = due.did AND c.at = due.at RETURNING c.did, c.at, c.force, c.fresh, c.attempts`), n, lease)
+FROM due WHERE c.did = due.did AND c.at = due.at RETURNING c.did, c.at, c.force, c.fresh, c.backfill, c.attempts`), n, lease)
 	if err != nil {
 		return nil, fmt.Errorf("take handle checks: %w", err)
 	}
 	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (c HandleCheck, err error) {
-		return c, row.Scan(&c.DID, &c.At, &c.Force, &c.Fresh, &c.Attempts)
+		return c, row.Scan(&c.DID, &c.At, &c.Force, &c.Fresh, &c.Backfill, &c.Attempts)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("take handle checks: %w", err)
 	}
+	slices.SortStableFunc(out, func(a, b HandleCheck) int { return cmp.Compare(a.rank(), b.rank()) })
 	return out, nil
+}
+
+// rank orders the look-ups of one round.
+func (c HandleCheck) rank() int {
+	switch {
+	case c.Force:
+		return 0
+	case !c.Backfill:
+		return 1
+	default:
+		return 2
+	}
 }
 
 // HandleDue says whether a look-up is still called for by what is known now: it

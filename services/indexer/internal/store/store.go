@@ -111,6 +111,8 @@ type Seen struct {
 	Force bool
 	// Fresh: the account had no actor row before.
 	Fresh bool
+	// Backfill: only a fetched repository asks for it.
+	Backfill bool
 }
 
 // Outcome of a batch.

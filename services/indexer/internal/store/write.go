@@ -51,7 +51,7 @@ WHERE a."repoRev" IS NULL OR a."repoRev" COLLATE "C" < EXCLUDED."repoRev" COLLAT
 	w.actors = n.Replace(insertSQL("{s}.actor", []string{"did", `"indexedAt"`, `"upstreamStatus"`}, doNothing))
 	w.accounts = n.Replace(insertSQL("{o}.account", []string{"did", "status", "status_at"},
 		"ON CONFLICT (did) DO UPDATE SET status = EXCLUDED.status, status_at = EXCLUDED.status_at"))
-	w.checks = n.Replace(insertSQL("{o}.handle_check", []string{"did", "at", "force::boolean", "fresh::boolean"}, doNothing))
+	w.checks = n.Replace(insertSQL("{o}.handle_check", []string{"did", "at", "force::boolean", "fresh::boolean", "backfill::boolean"}, doNothing))
 	w.records = n.Replace(insertSQL("{s}.record", []string{"uri", "cid", "did", "json", `"indexedAt"`, "rev"}, ""))
 	w.recUpdate = n.Replace(`UPDATE {s}.record r SET cid = u.cid, json = u.json, "indexedAt" = u.at, rev = u.rev
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) u(uri, cid, json, at, rev) WHERE r.uri = u.uri`)
