@@ -18,7 +18,7 @@ trap 'exit 130' INT TERM
 redis_port=$(pick_port $((20000 + RANDOM % 10000)))
 start_redis "$RUN/redis" "$redis_port" --appendonly no
 pg_port=$(pick_port $((30000 + RANDOM % 10000)))
-start_postgres "$(pg_dir)" "$pg_port" fsync=off synchronous_commit=off full_page_writes=off max_connections=300 max_locks_per_transaction=256 log_min_messages=fatal
+start_postgres "$(pg_dir)" "$pg_port" fsync=off synchronous_commit=off full_page_writes=off max_connections=600 max_locks_per_transaction=256 log_min_messages=fatal
 export SLUICE_TEST_REDIS_URL=redis://127.0.0.1:$redis_port
 export SLUICE_TEST_DATABASE_URL="postgres://postgres@127.0.0.1:$pg_port/postgres?sslmode=disable"
 

@@ -41,7 +41,7 @@ type model struct {
 
 func TestTrimModel(t *testing.T) {
 	t.Parallel()
-	seeds, ops := 8, 300
+	seeds, ops := 4, 250
 	if soak() {
 		seeds, ops = 60, 800
 	}

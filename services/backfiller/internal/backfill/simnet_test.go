@@ -77,7 +77,7 @@ func TestBackfillSimulatedNetwork(t *testing.T) {
 	r := newRig(t)
 	faults := append(simnet.RepoFaults(), simnet.FaultPLC429, simnet.FaultPLC5xx)
 	n, dir := r.network(simnet.Options{
-		World:  simworld.Options{Seed: 7, Accounts: 120, Records: 4000, PDS: 4},
+		World:  simworld.Options{Seed: 7, Accounts: 60, Records: 2000, PDS: 4},
 		Faults: strings.Join(faults, ","), RetryAfter: 200 * time.Millisecond, SlowPause: time.Millisecond,
 	})
 	r.enumerateNetwork(n)
@@ -100,7 +100,7 @@ func TestBackfillHostileRepositories(t *testing.T) {
 	kinds := simworld.HostileKinds()
 	n, dir := r.network(simnet.Options{
 		World:          simworld.Options{Seed: 9, Accounts: 40, Records: 500, PDS: 2, Hostile: kinds},
-		HostileRecords: 100_000,
+		HostileRecords: 40_000,
 	})
 	runtime.GC()
 	var before runtime.MemStats

@@ -193,7 +193,7 @@ func TestBackfillRedisRestart(t *testing.T) {
 //
 //nolint:paralleltest // it measures the heap
 func TestBackfillBigRepoBoundedMemory(t *testing.T) {
-	n := 200_000
+	n := 40_000
 	if os.Getenv("SLUICE_SOAK") != "" {
 		n = 1_000_000
 	} else if testing.Short() {

@@ -286,7 +286,7 @@ func (w *world) move(a *account, h *testHost) {
 
 func eventually(t *testing.T, limit time.Duration, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(limit)
+	deadline := time.Now().Add(3 * limit) // limits are for an idle machine
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !cond() {

@@ -182,7 +182,7 @@ func (b *bench) events(cfg index.Config, to index.Sinks) runner {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	require.Eventually(t, ok, 20*time.Second, 10*time.Millisecond, what)
+	require.Eventually(t, ok, 60*time.Second, 10*time.Millisecond, what)
 }
 
 // finished says whether the group has acknowledged everything.
