@@ -118,7 +118,7 @@ func TestKilledBetweenPageAndCursorRepeatsNoJob(t *testing.T) {
 	killed(t, r.program(crash.Env+"="+crash.AfterPageBeforeCursor))
 	require.Empty(t, r.jobs())
 	last := r.program()
-	require.Eventually(t, func() bool { return r.get("repo_backfill:cursor:"+host) == "!ingester-done" }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return r.get("repo_backfill:cursor:"+host) == "!ingester-done" }, 60*time.Second, 10*time.Millisecond)
 	ended(t, last)
 	seen := map[string]bool{}
 	for _, j := range r.jobs() {
@@ -138,7 +138,7 @@ func TestKilledAtRandomUnderLoad(t *testing.T) {
 	for i := range 4 {
 		cmd := r.program()
 		before := len(r.entries("firehose_live"))
-		require.Eventually(t, func() bool { return len(r.entries("firehose_live")) > before+25*i }, 20*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return len(r.entries("firehose_live")) > before+25*i }, 60*time.Second, time.Millisecond)
 		require.NoError(t, cmd.Process.Kill())
 		_ = cmd.Wait()
 	}
@@ -146,7 +146,7 @@ func TestKilledAtRandomUnderLoad(t *testing.T) {
 	r.caughtUp(n)
 	require.Eventually(t, func() bool {
 		return r.get("label_live:cursor:"+strings.TrimPrefix(n.LabelerHost, "ws://")) == itoa(n.World.LastLabel())
-	}, 20*time.Second, 10*time.Millisecond)
+	}, 60*time.Second, 10*time.Millisecond)
 	require.NoError(t, last.Process.Kill()) // it may have had nothing left to do, and not be up yet
 	_ = last.Wait()
 	r.agrees(n)

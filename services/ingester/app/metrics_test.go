@@ -48,7 +48,7 @@ func TestMetricsAreThereFromTheFirstScrapeInEveryMode(t *testing.T) {
 			stop()
 			r.start()
 			for _, stream := range []string{"firehose_live", "firehose_backfill", "repo_backfill", "label_live"} {
-				require.Eventually(t, func() bool { return r.metric("ingester_"+stream+"_length") == 1 }, 15*time.Second, 20*time.Millisecond, stream)
+				require.Eventually(t, func() bool { return r.metric("ingester_"+stream+"_length") == 1 }, 60*time.Second, 20*time.Millisecond, stream)
 			}
 		})
 	}
@@ -76,7 +76,7 @@ func TestEveryMetricMoves(t *testing.T) {
 		}
 	}
 	// At the mark it waits, and says so.
-	require.Eventually(t, func() bool { watch(); return moved["ingester_backpressure_active"] }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { watch(); return moved["ingester_backpressure_active"] }, 60*time.Second, 10*time.Millisecond)
 	host := strings.TrimPrefix(n.RelayHost, "ws://")
 	cursor := r.get("firehose_live:cursor:" + host)
 	require.Never(t, func() bool { watch(); return r.get("firehose_live:cursor:"+host) != cursor }, 300*time.Millisecond, 20*time.Millisecond)
@@ -100,7 +100,7 @@ func TestEveryMetricMoves(t *testing.T) {
 			}
 		}
 		return true
-	}, 20*time.Second, 20*time.Millisecond, "not moved: %v", missing(moved))
+	}, 60*time.Second, 20*time.Millisecond, "not moved: %v", missing(moved))
 	require.Zero(t, r.metric("ingester_backfill_cursor_skips_total"))
 	got, want := map[string]version{}, expected(t, n, func(c string) bool { keep, _ := r.config().keep(); return keep.Keep(c) })
 	for _, e := range append(kept, r.events()...) {
@@ -188,7 +188,7 @@ func TestHostsAreEnumeratedWithinTheGuard(t *testing.T) {
 	r.start()
 	for _, pds := range n.PDSURLs {
 		host := strings.TrimPrefix(pds, "http://")
-		require.Eventually(t, func() bool { return r.get("repo_backfill:cursor:"+host) == "!ingester-done" }, 20*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return r.get("repo_backfill:cursor:"+host) == "!ingester-done" }, 60*time.Second, 10*time.Millisecond)
 	}
 	hosts := map[string]bool{}
 	for _, j := range r.jobs() {
@@ -203,6 +203,6 @@ func TestHostsAreEnumeratedWithinTheGuard(t *testing.T) {
 	guarded.start()
 	require.Eventually(t, func() bool {
 		return guarded.metric("sluice_ingester_enumerate_hosts", "failed") == float64(len(n.PDSURLs))
-	}, 20*time.Second, 10*time.Millisecond)
+	}, 60*time.Second, 10*time.Millisecond)
 	require.Empty(t, guarded.jobs())
 }

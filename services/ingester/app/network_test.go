@@ -67,7 +67,7 @@ func TestWorldIsIngested(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return r.get("repo_backfill:cursor:"+strings.TrimPrefix(n.RelayHost, "ws://")) == "!ingester-done" &&
 			r.get("label_live:cursor:"+strings.TrimPrefix(n.LabelerHost, "ws://")) == itoa(n.World.LastLabel())
-	}, 20*time.Second, 10*time.Millisecond)
+	}, 60*time.Second, 10*time.Millisecond)
 	listed := map[string]bool{}
 	for _, j := range r.jobs() {
 		if j.Reason == event.ReasonEnumerate {

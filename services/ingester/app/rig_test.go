@@ -202,7 +202,7 @@ func (r *rig) caughtUp(n *simnet.Network) {
 		require.Eventually(r.t, func() bool {
 			_, last := n.World.Seqs()
 			return r.get("firehose_live:cursor:"+host) == itoa(last+int64(i)*relaySeqStep)
-		}, 30*time.Second, 5*time.Millisecond, "cursor of %s", host)
+		}, 60*time.Second, 5*time.Millisecond, "cursor of %s", host)
 	}
 }
 

@@ -157,7 +157,7 @@ func (r *rig) cursor() string {
 
 func (r *rig) until(seq string) {
 	r.t.Helper()
-	require.Eventually(r.t, func() bool { return r.cursor() == seq }, 10*time.Second, time.Millisecond)
+	require.Eventually(r.t, func() bool { return r.cursor() == seq }, 60*time.Second, time.Millisecond)
 }
 
 func (r *rig) labels() []event.LabelEvent {

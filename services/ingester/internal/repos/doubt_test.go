@@ -169,7 +169,7 @@ func TestAccountsAndIdentitiesPassAsTheyAre(t *testing.T) {
 		{Type: event.Identity, Seq: 4, Time: frameTime, DID: a.did, Handle: "a.test"},
 		{Type: event.Account, Seq: 5, Time: frameTime, DID: a.did, Status: "somethingnew"},
 	}, events)
-	require.Eventually(t, func() bool { return dir.count() == 2 }, 5*time.Second, time.Millisecond, "an identity that changed is looked up")
+	require.Eventually(t, func() bool { return dir.count() == 2 }, 60*time.Second, time.Millisecond, "an identity that changed is looked up")
 }
 
 type directory struct {

@@ -61,7 +61,7 @@ func TestFullStreamHoldsEverything(t *testing.T) {
 	r.deps.Gate, r.cfg.Window, r.cfg.BatchSize = g, 32, 10
 	r.relay(host, newSource(many(a, 1, 400)...))
 	stop := r.start()
-	require.Eventually(t, func() bool { return r.metric("ingester_events_in_memory") >= 32 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.metric("ingester_events_in_memory") >= 32 }, 60*time.Second, time.Millisecond)
 	require.Never(t, func() bool {
 		return r.cursor(host) != "" || len(r.events()) > 0 || r.metric("ingester_firehose_events_total") > 32+40+2
 	}, 150*time.Millisecond, 10*time.Millisecond)
@@ -75,7 +75,7 @@ func TestFullStreamHoldsEverything(t *testing.T) {
 	r.sources[host].add(many(a, 401, 50)...)
 	r.cfg.Grace = 50 * time.Millisecond
 	stop = r.start()
-	require.Eventually(t, func() bool { return r.metric("ingester_events_in_memory") >= 10 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.metric("ingester_events_in_memory") >= 10 }, 60*time.Second, time.Millisecond)
 	stop()
 	require.Equal(t, "400", r.cursor(host))
 	g.set(false)
@@ -94,7 +94,7 @@ func TestStopWritesWhatWasRead(t *testing.T) {
 	r.deps.Gate = g
 	r.relay(host, newSource(many(a, 1, 60)...))
 	stop := r.start()
-	require.Eventually(t, func() bool { return r.metric("ingester_firehose_events_total") == 60 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.metric("ingester_firehose_events_total") == 60 }, 60*time.Second, time.Millisecond)
 	g.set(false)
 	stop()
 	require.Equal(t, "60", r.cursor(host))
@@ -123,7 +123,7 @@ func TestRedisRestartedFullAndReadOnly(t *testing.T) {
 	set := func(name, value string) {
 		require.Eventually(t, func() bool {
 			return r.raw.Do(ctx, r.raw.B().ConfigSet().ParameterValue().ParameterValue(name, value).Build()).Error() == nil
-		}, 5*time.Second, 10*time.Millisecond)
+		}, 60*time.Second, 10*time.Millisecond)
 	}
 	set("maxmemory", "1")
 	src.add(many(a, 251, 50)...)

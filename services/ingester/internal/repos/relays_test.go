@@ -218,7 +218,7 @@ func TestLateAndRepeatedFrames(t *testing.T) {
 	close(src.more)
 	src.more = make(chan struct{})
 	src.mu.Unlock()
-	require.Eventually(t, func() bool { return len(r.uris()) == 5 }, 5*time.Second, 2*time.Millisecond)
+	require.Eventually(t, func() bool { return len(r.uris()) == 5 }, 60*time.Second, 2*time.Millisecond)
 	require.Equal(t, "5", r.cursor(host))
 	require.InDelta(t, 2, r.metric("sluice_ingester_duplicate_frames_total"), 0)
 	require.Empty(t, r.schedule.dids())
