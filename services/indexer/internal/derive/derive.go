@@ -68,10 +68,11 @@ type Reason string
 
 // The reasons.
 const (
-	BadRecord  Reason = "bad_record"  // the lexicon refuses it, or it is no JSON object
-	BadSubject Reason = "bad_subject" // it speaks for a record that is not its author's
-	BadText    Reason = "bad_text"    // NUL in a text that would be stored in a column
-	BadValue   Reason = "bad_value"   // the database refuses a value of it
+	BadRecord  Reason = "bad_record"   // the lexicon refuses it, or it is no JSON object
+	BadSubject Reason = "bad_subject"  // it speaks for a record that is not its author's
+	BadText    Reason = "bad_text"     // NUL in a text that would be stored in a column
+	BadValue   Reason = "bad_value"    // the database refuses a value of it
+	KeyTooLong Reason = "key_too_long" // a uri or a DID of it does not fit into an index
 )
 
 // RejectError says that a record leaves no rows.
@@ -134,7 +135,11 @@ func (d *Deriver) Derive(src Source) (*Record, error) {
 	if err := d.Validate(src.Collection, src.JSON); err != nil {
 		return nil, &RejectError{Reason: BadRecord, Err: err}
 	}
-	return Parse(src)
+	r, err := Parse(src)
+	if err == nil && r.longestKey() > MaxKey {
+		return nil, &RejectError{Reason: KeyTooLong, Err: fmt.Errorf("index key of %d bytes", r.longestKey())}
+	}
+	return r, err
 }
 
 // Parse derives the rows of a record that has been checked before.

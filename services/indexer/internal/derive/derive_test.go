@@ -119,3 +119,34 @@ func FuzzDerive(f *testing.F) {
 		}
 	})
 }
+
+// TestKeyTooLong: a uri that does not fit into an index is refused, whatever it
+// is made of.
+func TestKeyTooLong(t *testing.T) {
+	t.Parallel()
+	d := derive.Deriver{Validate: func(string, []byte) error { return nil }}
+	long := "at://did:plc:b/app.bsky.feed.post/" + strings.Repeat("k", 2600)
+	own := "at://did:plc:a/app.bsky.feed.post/" + strings.Repeat("k", 2550)
+	short := "at://did:plc:b/app.bsky.feed.post/k"
+	for name, c := range map[string][2]string{
+		"like":   {"app.bsky.feed.like", `{"subject":{"uri":"` + long + `","cid":"c"}}`},
+		"repost": {"app.bsky.feed.repost", `{"subject":{"uri":"` + long + `","cid":"c"}}`},
+		"follow": {"app.bsky.graph.follow", `{"subject":"did:web:` + strings.Repeat("x", 2600) + `"}`},
+		"list":   {"app.bsky.graph.listitem", `{"list":"at://did:plc:a/app.bsky.graph.list/` + strings.Repeat("x", 2560) + `","subject":"did:plc:bbbbbbbb"}`},
+		"parent": {"app.bsky.feed.post", `{"text":"","reply":{"root":{"uri":"` + short + `"},"parent":{"uri":"` + long + `"}}}`},
+		"root":   {"app.bsky.feed.post", `{"text":"","reply":{"root":{"uri":"` + own + `"},"parent":{"uri":"` + short + `"}}}`},
+		"quote":  {"app.bsky.feed.post", `{"text":"","embed":{"$type":"app.bsky.embed.record","record":{"uri":"` + long + `","cid":"c"}}}`},
+		"pack":   {"app.bsky.actor.profile", `{"joinedViaStarterPack":{"uri":"` + long + `","cid":"c"}}`},
+	} {
+		rkey := "r"
+		if name == "pack" {
+			rkey = "self"
+		}
+		_, err := d.Derive(source(c[0], rkey, c[1]))
+		var why *derive.RejectError
+		require.ErrorAs(t, err, &why, name)
+		require.Equal(t, derive.KeyTooLong, why.Reason, name)
+	}
+	_, err := d.Derive(source("app.bsky.feed.post", "r", `{"text":"","reply":{"root":{"uri":"`+long+`"},"parent":{"uri":"`+short+`"}}}`))
+	require.NoError(t, err)
+}
