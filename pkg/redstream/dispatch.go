@@ -25,10 +25,7 @@ func (s *source) deliver(ctx context.Context, ds []Delivery) error {
 func (s *source) redeliver(ctx context.Context, ds []Delivery) error {
 	ds = s.held.admit(ds)
 	s.c.metrics.redelivered.WithLabelValues(s.stream, s.group).Add(float64(len(ds)))
-	ds, err := s.sound(ctx, ds)
-	if err != nil {
-		return err
-	}
+	ds = s.sound(ctx, ds)
 	if !s.cons.bad.Load() {
 		ds = s.suspend(ctx, ds)
 	}
@@ -36,25 +33,45 @@ func (s *source) redeliver(ctx context.Context, ds []Delivery) error {
 }
 
 // sound parks what was delivered too often and returns the rest. While
-// everything fails no entry is to blame.
-func (s *source) sound(ctx context.Context, ds []Delivery) ([]Delivery, error) {
+// everything fails no entry is to blame. What cannot be parked is put off, and
+// holds back nothing else.
+func (s *source) sound(ctx context.Context, ds []Delivery) []Delivery {
 	if s.cons.bad.Load() {
-		return ds, nil
+		return ds
 	}
 	good := ds[:0:0]
+	var stuck []Delivery
+	var failed error
 	for _, d := range ds {
 		if d.Deliveries <= s.cons.cfg.MaxDeliveries {
 			good = append(good, d)
 			continue
 		}
-		s.log.WarnContext(ctx, "entry parked after too many deliveries",
-			slog.String("id", d.ID), slog.Int64("deliveries", d.Deliveries))
-		cause := fmt.Errorf("delivered %d times without an end", d.Deliveries-1)
-		if err := s.cons.Park(ctx, d, ReasonPoison, cause); err != nil {
-			return good, err
+		if failed == nil {
+			failed = s.poison(ctx, d)
+		}
+		if failed != nil {
+			d.Deliveries-- // it was not handed out
+			stuck = append(stuck, d)
 		}
 	}
-	return good, nil
+	if failed != nil && ctx.Err() == nil {
+		s.log.ErrorContext(ctx, "poison cannot be parked and is put off",
+			slog.Int("entries", len(stuck)), slog.Any("err", failed))
+	}
+	s.held.later(time.Now().Add(s.cons.cfg.ClaimIdle/2), stuck)
+	return good
+}
+
+// poison parks one entry that was delivered too often.
+func (s *source) poison(ctx context.Context, d Delivery) error {
+	cause := fmt.Errorf("delivered %d times without an end", d.Deliveries-1)
+	if err := s.cons.Park(ctx, d, ReasonPoison, cause); err != nil {
+		return err
+	}
+	s.log.WarnContext(ctx, "entry parked after too many deliveries",
+		slog.String("id", d.ID), slog.Int64("deliveries", d.Deliveries))
+	return nil
 }
 
 // dispatch calls the handler with what was read, and again with what Retry put
@@ -115,9 +132,5 @@ func (s *source) again(ctx context.Context, ds []Delivery) []Delivery {
 		}
 		kept = append(kept, d)
 	}
-	kept, err := s.sound(ctx, kept)
-	if err != nil {
-		s.log.WarnContext(ctx, "parking interrupted", slog.Any("err", err))
-	}
-	return kept
+	return s.sound(ctx, kept)
 }

@@ -70,6 +70,44 @@ func TestPoisonDoesNotTakeItsNeighbours(t *testing.T) {
 	}
 }
 
+// TestPoisonThatCannotBeParked: dead letters of another type strand neither the
+// poison nor the entries that came with it.
+func TestPoisonThatCannotBeParked(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.fill("s", 0, 20)
+	b.must("SET", b.key("s_dlq"), "no stream")
+	if err := b.EnsureGroup(t.Context(), "s", "g"); err != nil {
+		t.Fatal(err)
+	}
+	b.must("XREADGROUP", "GROUP", "g", "dead", "COUNT", "20", "STREAMS", b.key("s"), ">")
+	first := b.firstID("s")
+	b.must("XCLAIM", b.key("s"), "g", "dead", "0", first, "RETRYCOUNT", "9", "JUSTID")
+	s := newSeen()
+	m := join(t, b.Client, redstream.ConsumerConfig{Streams: []string{"s"}, ClaimIdle: 200 * time.Millisecond, MaxDeliveries: 3}, acking(s))
+	eventually(t, "the neighbours are handled", 10*time.Second, func() bool { return b.pendingCount("s", "g") == 1 })
+	if missing := s.missing(0, 20); len(missing) != 1 || missing[0] != "0" {
+		t.Fatalf("missing %v", missing)
+	}
+	if m.Held() != 1 {
+		t.Fatalf("%d held", m.Held())
+	}
+	b.must("DEL", b.key("s_dlq"))
+	eventually(t, "parked after all", 10*time.Second, func() bool {
+		n, err := b.DeadLetters("s", "").Len(t.Context())
+		return err == nil && n == 1 && b.pendingCount("s", "g") == 0 && m.Held() == 0
+	})
+}
+
+func (b *bench) firstID(stream string) string {
+	b.t.Helper()
+	list, err := b.redis("XRANGE", b.key(stream), "-", "+", "COUNT", "1").AsXRange()
+	if err != nil || len(list) != 1 {
+		b.t.Fatal(list, err)
+	}
+	return list[0].ID
+}
+
 // TestBreakerStopsParking: while everything fails nothing is to blame.
 func TestBreakerStopsParking(t *testing.T) {
 	t.Parallel()
