@@ -48,9 +48,7 @@ func (v *Verifier) Run(ctx context.Context) error {
 	for range v.cfg.Workers {
 		g.Go(func() error {
 			for c := range checks {
-				if v.limit.Wait(ctx) == nil {
-					v.check(ctx, c)
-				}
+				v.check(ctx, c)
 			}
 			return nil
 		})
@@ -112,6 +110,9 @@ func (v *Verifier) check(ctx context.Context, c store.HandleCheck) {
 	})
 	var found finding
 	if err == nil && due {
+		if v.limit.Wait(ctx) != nil {
+			return // the stop was asked for; the check is handed out again
+		}
 		start := time.Now()
 		found = v.look(ctx, c)
 		if ctx.Err() == nil {
