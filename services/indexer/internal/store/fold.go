@@ -3,10 +3,12 @@ package store
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"github.com/jackc/pgx/v5"
 
 	"sluice/pkg/crash"
+	"sluice/pkg/fault"
 	"sluice/pkg/pg"
 )
 
@@ -33,22 +35,32 @@ SELECT count(*) FROM d`
 
 // FoldCounts adds the count deltas that are committed to the aggregates, each
 // one exactly once, and returns how many there were. One caller works at a
-// time; the others return 0 at once.
+// time; the others return 0 at once. A delta that PostgreSQL refuses is found
+// by halving and dropped.
 func (s *Store) FoldCounts(ctx context.Context) (int, error) {
 	total := 0
-	for {
-		n, err := s.foldSome(ctx)
+	for size := foldSize; ; {
+		n, err := s.foldSome(ctx, size)
 		total += n
-		if err != nil {
-			return total, pg.Classify(fmt.Errorf("fold counts: %w", err))
-		}
-		if n < foldSize {
+		switch {
+		case err == nil && n < size:
 			return total, nil
+		case err == nil:
+			size = min(size*2, foldSize)
+		case fault.ClassOf(err) != fault.Permanent || ctx.Err() != nil:
+			return total, fmt.Errorf("fold counts: %w", err)
+		case size > 1:
+			size /= 2
+		default:
+			if err := s.dropDelta(ctx, err); err != nil {
+				return total, fmt.Errorf("drop count delta: %w", err)
+			}
+			size = foldSize
 		}
 	}
 }
 
-func (s *Store) foldSome(ctx context.Context) (n int, err error) {
+func (s *Store) foldSome(ctx context.Context, size int) (n int, err error) {
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		won, err := s.elect(ctx, tx, "fold")
 		if err != nil || !won {
@@ -58,17 +70,49 @@ func (s *Store) foldSome(ctx context.Context) (n int, err error) {
 		if err := tx.QueryRow(ctx, s.q.names.Replace("SELECT EXISTS (SELECT 1 FROM {o}.count_delta)")).Scan(&any); err != nil || !any {
 			return err
 		}
-		if err := tx.QueryRow(ctx, s.q.names.Replace(foldSQL), foldSize).Scan(&n); err != nil {
+		if err := tx.QueryRow(ctx, s.q.names.Replace(foldSQL), size).Scan(&n); err != nil {
 			return err
 		}
 		crash.Point(crash.AfterFoldBeforeCommit)
 		return nil
 	})
 	if err != nil {
-		return 0, err
+		return 0, pg.Classify(err)
 	}
 	s.metrics.folded.Add(float64(n))
 	return n, nil
+}
+
+// dropDelta takes out the delta that is next if it is refused alone, so that it
+// does not block those behind it.
+func (s *Store) dropDelta(ctx context.Context, cause error) error {
+	var kind int16
+	var key string
+	var delta int64
+	dropped := false
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		dropped = false
+		won, err := s.elect(ctx, tx, "fold")
+		if err != nil || !won {
+			return err
+		}
+		err = pgx.BeginFunc(ctx, tx, func(probe pgx.Tx) error {
+			var n int
+			return probe.QueryRow(ctx, s.q.names.Replace(foldSQL), 1).Scan(&n)
+		})
+		if err = pg.Classify(err); fault.ClassOf(err) != fault.Permanent {
+			return err // it was folded
+		}
+		dropped = true
+		return tx.QueryRow(ctx, s.q.names.Replace(`DELETE FROM {o}.count_delta WHERE ctid = ANY (ARRAY(SELECT ctid FROM {o}.count_delta LIMIT 1))
+RETURNING kind, left(key, 200), n`)).Scan(&kind, &key, &delta)
+	})
+	if err != nil || !dropped {
+		return pg.Classify(err)
+	}
+	s.metrics.droppedDeltas.Inc()
+	s.log.ErrorContext(ctx, "count delta dropped", slog.Int("kind", int(kind)), slog.String("key", key), slog.Int64("n", delta), slog.Any("err", cause))
+	return nil
 }
 
 // elect takes the lock of a background duty until the transaction ends.

@@ -257,7 +257,7 @@ func (s *sim) recheck(uri string, what int16, rev string) {
 }
 
 func (s *sim) count(kind countKind, key string, n int) {
-	if key != "" {
+	if key != "" && len(key) <= derive.MaxKey {
 		s.deltas[countKey{kind, key}] += n
 	}
 }

@@ -1,0 +1,65 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"sluice/services/indexer/internal/derive"
+	"sluice/services/indexer/internal/store"
+)
+
+// noise is text that does not shrink when it is compressed.
+func noise(n int) string {
+	r := rand.New(rand.NewPCG(1, 2))
+	var b strings.Builder
+	for range n {
+		b.WriteByte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"[r.IntN(62)])
+	}
+	return b.String()
+}
+
+// TestLongSubject: a like of an overlong uri that is deleted in the same batch
+// leaves nothing that blocks the counts.
+func TestLongSubject(t *testing.T) {
+	t.Parallel()
+	st, pool, schema := newStore(t)
+	m := newMaker()
+	post := m.post(1, nil, nil)
+	long := *post
+	long.DID = "did:web:" + noise(2000)
+	long.Collection = "com." + strings.Repeat("abcdefghijklmnopqrstuvwxyz.", 8) + "post"
+	long.RKey = noise(512)
+	bad, good := m.like(2, &long), m.like(3, post)
+	ctx := context.Background()
+	out, err := st.Apply(ctx, []store.Change{{Event: bad}, {Event: m.delete(bad)}, {Event: good}})
+	require.NoError(t, err)
+	var why *derive.RejectError
+	require.ErrorAs(t, out.Results[0].Err, &why)
+	require.Equal(t, derive.KeyTooLong, why.Reason)
+	settle(t, st)
+	require.Equal(t, 1, count(t, pool, schema, `SELECT "likeCount" FROM {s}.post_agg WHERE uri = $1`, post.URI()))
+}
+
+// TestBadDelta: a delta that does not fit into the aggregates is dropped, and
+// the others are folded.
+func TestBadDelta(t *testing.T) {
+	t.Parallel()
+	st, pool, schema := newStore(t)
+	ctx := context.Background()
+	for i := range 40 {
+		key := fmt.Sprintf("at://did:plc:a/app.bsky.feed.post/%d", i)
+		if i == 11 || i == 30 {
+			key += noise(6000)
+		}
+		_, err := pool.Exec(ctx, `INSERT INTO `+store.OwnSchema(schema)+`.count_delta (kind, key, n) VALUES (1, $1, 1)`, key)
+		require.NoError(t, err)
+	}
+	settle(t, st)
+	require.Equal(t, 38, count(t, pool, schema, `SELECT sum("likeCount") FROM {s}.post_agg`))
+	require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}_sluice.count_delta`))
+}
