@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The long forms of the randomised proofs: every test that has one, repeated
-# for SOAK (a duration, default 10m).
+# for SOAK (a duration, default 10m). SOAK_DIRS and SOAK_RUN (a pattern of test
+# names) choose some of them.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 need_go
@@ -17,7 +18,8 @@ end=$((SECONDS + seconds))
 round=0
 cd "$ROOT"
 # Only packages that have a long form.
-mapfile -t dirs < <(grep -rl --include='*_test.go' SLUICE_SOAK pkg services | xargs -r -n1 dirname | sort -u)
+read -ra dirs <<<"${SOAK_DIRS:-}"
+[ ${#dirs[@]} -gt 0 ] || mapfile -t dirs < <(grep -rl --include='*_test.go' SLUICE_SOAK pkg services | xargs -r -n1 dirname | sort -u)
 [ ${#dirs[@]} -gt 0 ] || die "no test has a long form"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -25,7 +27,7 @@ while :; do
   round=$((round + 1))
   step "round $round: ${dirs[*]}"
   for d in "${dirs[@]}"; do
-    (cd "$ROOT/${d%%/*}" && go test -count 1 -timeout 60m -json "./${d#*/}") >"$log" 2>&1 || { awk -f scripts/test-report.awk "$log"; die "soak: round $round failed in $d"; }
+    (cd "$ROOT/${d%%/*}" && go test -count 1 -timeout 60m -run "${SOAK_RUN:-.}" -json "./${d#*/}") >"$log" 2>&1 || { awk -f scripts/test-report.awk "$log"; die "soak: round $round failed in $d"; }
     awk -f scripts/test-report.awk "$log"
     [ $SECONDS -lt $end ] || break 2
   done
