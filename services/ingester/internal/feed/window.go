@@ -4,6 +4,12 @@ package feed
 // recognised as seen before or as late. A power of two times 64.
 const windowSize = 1 << 14
 
+// maxSeq is above every sequence number: what a script compares exactly.
+const maxSeq = 1 << 53
+
+// Plausible says whether seq can be the place of a frame.
+func Plausible(seq int64) bool { return seq > 0 && seq < maxSeq }
+
 // Order is how a sequence number stands to those before it.
 type Order uint8
 

@@ -3,6 +3,7 @@ package labels
 import (
 	"context"
 	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -274,6 +275,24 @@ func TestFullStreamHoldsTheLabels(t *testing.T) {
 	r.until("40")
 	require.Len(t, r.labels(), 40)
 	stop()
+}
+
+// A sequence number that is none moves no cursor and ends nothing.
+func TestOddSequenceNumbersAreDropped(t *testing.T) {
+	t.Parallel()
+	for _, seq := range []int64{math.MinInt64, -1, 0, 1 << 53, math.MaxInt64} {
+		r := newRig(t)
+		r.start()
+		r.frames <- frameOf(t, 1, simple("a"))
+		r.frames <- frameOf(t, seq, simple("odd"))
+		unknown, err := repo.Frame("#later", &comatproto.LabelSubscribeLabels_Labels{Seq: seq})
+		require.NoError(t, err)
+		r.frames <- unknown
+		r.frames <- frameOf(t, 2, simple("b"))
+		r.until("2")
+		require.Len(t, r.labels(), 2, "seq %d", seq)
+		require.InDelta(t, 2, testutil.ToFloat64(r.p.metrics.drops.WithLabelValues(string(event.ReasonBadFrame))), 0, "seq %d", seq)
+	}
 }
 
 func signedLabel(t *testing.T, key *repo.Key, val string) *label {

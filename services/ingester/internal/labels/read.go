@@ -21,6 +21,9 @@ func (l *labeler) read(ctx context.Context, raw []byte) error {
 		f = &atproto.Frame{Kind: atproto.KindUnknown}
 	}
 	out := frame{}
+	if err == nil && f.Kind != atproto.KindError && f.Kind != atproto.KindInfo && !feed.Plausible(f.Seq) {
+		err = event.Dropf(event.ReasonBadFrame, "%s frame: sequence number %d", f.Kind, f.Seq)
+	}
 	switch {
 	case err != nil:
 		p.dropped(err)
@@ -41,7 +44,7 @@ func (l *labeler) read(ctx context.Context, raw []byte) error {
 	default:
 		p.dropped(event.Dropf(event.ReasonUnknownKind, "frame of type %.40q", f.Type))
 	}
-	if f.Seq > 0 {
+	if feed.Plausible(f.Seq) {
 		order, _ := l.window.Observe(f.Seq)
 		if order == feed.Seen {
 			p.metrics.duplicates.Inc()
@@ -58,7 +61,7 @@ func (l *labeler) oversize(ctx context.Context, beginning []byte) error {
 	err := event.Dropf(event.ReasonTooBig, "message above %d bytes", atproto.MaxFrame)
 	l.p.dropped(err)
 	out := frame{dead: feed.NewDeadLetter(beginning, string(event.ReasonTooBig), err)}
-	if seq, _ := feed.Peek(beginning); seq > 0 {
+	if seq, _ := feed.Peek(beginning); feed.Plausible(seq) {
 		order, _ := l.window.Observe(seq)
 		out.seq, out.late = seq, order == feed.Late
 		if order == feed.Seen {

@@ -150,8 +150,16 @@ func (r *relay) read(ctx context.Context, raw []byte) error {
 	case f.Kind == atproto.KindInfo:
 		return r.info(ctx, f.Info)
 	}
-	if f.Seq > 0 && !r.place(ctx, s, f.Seq) {
-		return nil
+	switch {
+	case feed.Plausible(f.Seq):
+		if !r.place(ctx, s, f.Seq) {
+			return nil
+		}
+	case err == nil:
+		err = event.Dropf(event.ReasonBadFrame, "%s frame: sequence number %d", f.Kind, f.Seq)
+		s.out.dead = feed.NewDeadLetter(raw, string(event.ReasonBadFrame), err)
+		r.p.judge.convert.dropped(err)
+		f = &atproto.Frame{Kind: atproto.KindUnknown}
 	}
 	return r.enqueue(ctx, s, f)
 }
@@ -170,7 +178,7 @@ func (r *relay) oversize(ctx context.Context, beginning []byte) error {
 		s.did = did
 		s.out = r.p.judge.doubt(noticeTooBig, s.out)
 	}
-	if seq > 0 && !r.place(ctx, s, seq) {
+	if feed.Plausible(seq) && !r.place(ctx, s, seq) {
 		return nil
 	}
 	return r.enqueue(ctx, s, &atproto.Frame{Kind: atproto.KindUnknown})

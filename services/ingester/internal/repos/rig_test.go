@@ -60,6 +60,9 @@ func (s *source) add(frames ...[]byte) {
 		seq := int64(0)
 		if err == nil || f != nil {
 			seq = f.Seq
+			if seq < 0 {
+				seq = 0
+			}
 		}
 		s.frames = append(s.frames, sent{seq: seq, raw: raw})
 	}
