@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/pkg/fault"
@@ -41,10 +42,12 @@ type Gate struct {
 	cfg GateConfig
 	log *slog.Logger
 
-	mu      sync.Mutex
-	closed  bool
-	looked  time.Time // when the last look began
-	counted time.Time // up to when closed time is in the metric
+	closed atomic.Bool // written with mu held
+
+	mu      sync.Mutex // held during a look
+	looked  time.Time  // when the last look began, or failed
+	failed  error      // of the last look
+	counted time.Time  // up to when closed time is in the metric
 }
 
 // NewGate prepares a gate. Wait works without Run; Run keeps the state and its
@@ -69,7 +72,7 @@ func (g *Gate) Run(ctx context.Context) error {
 	failing := false
 	for {
 		_, err := g.look(ctx)
-		if err != nil && !failing {
+		if err != nil && !failing && !ended(ctx) {
 			g.log.WarnContext(ctx, "gate cannot look", slog.Any("err", err))
 		}
 		failing = err != nil
@@ -98,41 +101,42 @@ func (g *Gate) Wait(ctx context.Context) error {
 }
 
 // Closed is the state at the last look.
-func (g *Gate) Closed() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.closed
-}
+func (g *Gate) Closed() bool { return g.closed.Load() }
 
 // look returns the state. What another caller found counts if it began to look
-// after this one asked, or no longer ago than Fresh.
+// after this one asked, or no longer ago than Fresh. A look that fails answers
+// all who asked before it failed: they do not each wait for one of their own.
 func (g *Gate) look(ctx context.Context) (bool, error) {
 	asked := time.Now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.looked.After(asked.Add(-g.cfg.Fresh)) {
-		return g.closed, nil
+		return g.closed.Load() || g.failed != nil, g.failed
+	}
+	if err := ctx.Err(); err != nil {
+		return true, fmt.Errorf("look at %s: %w", g.cfg.Stream, err)
 	}
 	began := time.Now()
 	length, share, err := g.c.fullness(ctx, g.cfg.Stream)
-	if err != nil {
-		g.count()
+	g.count()
+	if g.failed = err; err != nil {
+		g.looked = time.Now()
 		return true, err
 	}
 	g.looked = began
-	g.count()
 	g.turn(ctx, length, share)
-	return g.closed, nil
+	return g.closed.Load(), nil
 }
 
 // turn opens or closes the gate for a length and a share of memory.
 func (g *Gate) turn(ctx context.Context, length int64, share float64) {
 	shut := g.cfg.High > 0 && length >= g.cfg.High || share >= g.cfg.Memory
 	open := (g.cfg.High <= 0 || length <= g.cfg.Low) && share < g.cfg.Memory-memoryBand
-	if g.closed == shut || g.closed && !open {
+	if was := g.closed.Load(); was == shut || was && !open {
 		return
 	}
-	g.closed, g.counted = shut, time.Now()
+	g.closed.Store(shut)
+	g.counted = time.Now()
 	v := 0.0
 	if shut {
 		v = 1
@@ -148,7 +152,7 @@ func (g *Gate) turn(ctx context.Context, length int64, share float64) {
 // count adds the time since the last count if the gate was closed.
 func (g *Gate) count() {
 	now := time.Now()
-	if g.closed {
+	if g.closed.Load() {
 		g.c.metrics.gateSeconds.WithLabelValues(g.cfg.Stream).Add(now.Sub(g.counted).Seconds())
 	}
 	g.counted = now
