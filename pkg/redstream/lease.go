@@ -53,13 +53,15 @@ func (s *source) refresh(ctx context.Context, ids []string) error {
 
 // heartbeat keeps a key alive whose value is when this consumer last got an
 // answer to a read, in ms. Redis 7.0 itself does not know: the idle time of a
-// consumer does not move on empty reads.
+// consumer does not move on empty reads. It goes on when memory is full: a
+// consumer that works on that must not look dead.
 func (s *source) heartbeat(ctx context.Context) {
 	key := s.c.keys.heartbeat(s.stream, s.group, s.name)
 	failing := false
 	for {
-		err := s.c.do(ctx, s.c.rc.B().Set().Key(key).Value(strconv.FormatInt(s.asked.Load(), 10)).
-			Px(beatLife).Build()).Error()
+		err := s.c.script(ctx, beat, []string{key}, []string{
+			strconv.FormatInt(s.asked.Load(), 10), strconv.FormatInt(beatLife.Milliseconds(), 10),
+		}).Error()
 		if err != nil && !failing && ctx.Err() == nil {
 			s.log.WarnContext(ctx, "heartbeat interrupted", slog.Any("err", err))
 		}

@@ -188,6 +188,15 @@ for _, id in ipairs(ARGV) do
 end
 return n`)
 
+// beat renews a heartbeat. The expiry comes first, whether there is a key or
+// not: from then on the script may write even when memory is full.
+//
+//	KEYS heartbeat
+//	ARGV value, life in ms
+var beat = rueidis.NewLuaScript(`
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])`)
+
 // leaveGroup removes a consumer that holds nothing, and its heartbeat.
 //
 //	KEYS stream, heartbeat
