@@ -53,15 +53,21 @@ type ConsumerStats struct {
 
 // Stats looks at one stream. groups are those that are expected on it; none:
 // what exists is expected. A stream that does not exist has length 0 and an
-// unknown lag.
+// unknown lag. Dead letters are those of the default name.
 func (c *Client) Stats(ctx context.Context, stream string, groups ...string) (StreamStats, error) {
+	return c.StatsWith(ctx, stream, "", groups...)
+}
+
+// StatsWith is Stats for a stream whose dead letters have a name of their own;
+// "" is the default.
+func (c *Client) StatsWith(ctx context.Context, stream, deadLetters string, groups ...string) (StreamStats, error) {
 	st := StreamStats{Lag: -1}
 	f, err := c.trimStep(ctx, stream, groups, 0)
 	if err != nil {
 		return st, err
 	}
 	st.Holder, st.LastID = f.holder(), f.last
-	if st.DeadLetters, err = c.DeadLetters(stream, "").Len(ctx); err != nil && !errors.Is(err, ErrWrongType) {
+	if st.DeadLetters, err = c.DeadLetters(stream, deadLetters).Len(ctx); err != nil && !errors.Is(err, ErrWrongType) {
 		return st, err
 	}
 	key := c.keys.stream(stream)

@@ -13,6 +13,9 @@ import (
 type MonitorConfig struct {
 	// Streams: stream → the groups that are expected on it.
 	Streams map[string][]string
+	// DeadLetters names the stream of dead letters of a stream. Default: the
+	// name of the stream + "_dlq".
+	DeadLetters map[string]string
 	// Every is the time between two rounds. Default 10s.
 	Every time.Duration
 }
@@ -64,7 +67,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 func (m *Monitor) Round(ctx context.Context) error {
 	err := m.memory(ctx)
 	for _, stream := range m.order {
-		st, bad := m.c.Stats(ctx, stream, m.cfg.Streams[stream]...)
+		st, bad := m.c.StatsWith(ctx, stream, m.cfg.DeadLetters[stream], m.cfg.Streams[stream]...)
 		if bad != nil {
 			m.c.metrics.lag.DeletePartialMatch(map[string]string{"stream": stream})
 			m.unknownLag(stream)
