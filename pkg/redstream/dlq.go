@@ -90,40 +90,45 @@ func (q *DLQ) Reasons(ctx context.Context) (map[string]int64, error) {
 }
 
 // Redrive appends the original entries to their stream again, oldest first,
-// and removes the dead letters: each in one step. It returns how many.
+// and removes the dead letters: each in one step. It returns how many. Those
+// that are too wide for that stay; when all others are done they are reported
+// with ErrTooWide.
 func (q *DLQ) Redrive(ctx context.Context, f Filter) (int, error) {
 	if q.c.keys.cluster && tag(q.key) != tag(q.source) {
 		return 0, fault.Fatalf("redrive: %w: %s and %s", ErrSlot, q.key, q.source)
 	}
 	total := 0
+	var wide []string
 	err := q.each(ctx, f, func(page []DeadLetter) error {
-		ids, wide := q.split(page)
-		if len(ids) > 0 {
-			n, err := q.c.script(ctx, redriveEntries, []string{q.key, q.source}, ids).AsInt64()
-			if err != nil {
-				return classify("redrive", q.key, err)
-			}
-			total += int(n)
-			q.c.metrics.redriven.WithLabelValues(q.stream).Add(float64(n))
+		ids, stay := split(page)
+		wide = append(wide, stay...)
+		if len(ids) == 0 {
+			return nil
 		}
-		if wide != "" {
-			return fault.Permanentf("redrive %s of %s: %w", wide, q.key, ErrTooWide)
+		n, err := q.c.script(ctx, redriveEntries, []string{q.key, q.source}, ids).AsInt64()
+		if err != nil {
+			return classify("redrive", q.key, err)
 		}
+		total += int(n)
+		q.c.metrics.redriven.WithLabelValues(q.stream).Add(float64(n))
 		return nil
 	})
+	if err == nil && len(wide) > 0 {
+		err = fault.Permanentf("redrive of %s: %d stay, the first is %s: %w", q.key, len(wide), wide[0], ErrTooWide)
+	}
 	return total, err
 }
 
-// split returns the ids before the first entry that is too wide for a script,
-// and the id of that one.
-func (q *DLQ) split(page []DeadLetter) (ids []string, wide string) {
+// split returns the ids that a script can carry, and those that are too wide.
+func split(page []DeadLetter) (ids, wide []string) {
 	for _, d := range page {
 		if len(d.Fields) > maxParkFields {
-			return ids, d.ID
+			wide = append(wide, d.ID)
+			continue
 		}
 		ids = append(ids, d.ID)
 	}
-	return ids, ""
+	return ids, wide
 }
 
 // Drop deletes dead letters for good and returns how many.
