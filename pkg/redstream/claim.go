@@ -49,6 +49,11 @@ func (s *source) claim(ctx context.Context) {
 	}
 }
 
+// claimWindow is how many entries may be held when others are claimed. It is a
+// quarter more than what reading fills, so that a window full of new entries
+// does not keep those of the dead waiting.
+func (cfg ConsumerConfig) claimWindow() int { return cfg.Window + max(cfg.Window/4, 1) }
+
 // claimIdle walks over the idle entries of the group once.
 func (s *source) claimIdle(ctx context.Context) error {
 	from := "-"
@@ -59,7 +64,7 @@ func (s *source) claimIdle(ctx context.Context) error {
 			err = s.take(ctx, list, s.cons.cfg.ClaimIdle)
 		}
 		s.intake.Unlock()
-		if err != nil || len(list) < claimPage || s.cons.cfg.Window <= s.held.size() {
+		if err != nil || len(list) < claimPage || s.cons.cfg.claimWindow() <= s.held.size() {
 			return err
 		}
 		from = "(" + list[len(list)-1].id
@@ -68,9 +73,9 @@ func (s *source) claimIdle(ctx context.Context) error {
 }
 
 // take claims the pending entries that this process does not hold, as far as
-// the window has room, if they are still idle. The caller holds intake.
+// claimWindow has room, if they are still idle. The caller holds intake.
 func (s *source) take(ctx context.Context, list []pendingEntry, idle time.Duration) error {
-	room := s.cons.cfg.Window - s.held.size()
+	room := s.cons.cfg.claimWindow() - s.held.size()
 	ids, counts, others := make([]string, 0, len(list)), make(map[string]int64, len(list)), 0
 	for _, p := range list {
 		if len(ids) >= room {

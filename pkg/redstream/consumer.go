@@ -27,7 +27,8 @@ type ConsumerConfig struct {
 	// Batch is the COUNT of a read. Default 500.
 	Batch int
 	// Window is the most entries of one stream held unacknowledged before
-	// reading stops. Default 4 × Batch, never below Batch.
+	// reading stops; entries of dead consumers may be a quarter more. Default
+	// 4 × Batch, never below Batch.
 	Window int
 	// Block is the wait of one blocking read, and so bounds the time that a
 	// stop takes. Default and at most 1s.
