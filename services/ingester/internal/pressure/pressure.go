@@ -121,11 +121,11 @@ func (s *Stream) Begin() (end func()) {
 }
 
 func (s *Stream) holds(now time.Time) bool {
-	if s.closed.Load() {
-		return true
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed.Load() && len(s.appends) > 0 {
+		return true
+	}
 	for _, at := range s.appends {
 		if now.Sub(at) > stallAfter {
 			return true
