@@ -163,16 +163,14 @@ func (p *Pipeline) Run(ctx context.Context) error {
 // follow reads one labeler, again from the saved cursor whenever Redis has
 // lost its tail.
 func (p *Pipeline) follow(ctx, work context.Context, h feed.Host) error {
-	resume := int64(0)
 	for {
 		l := &labeler{p: p, host: h, frames: make(chan frame, p.cfg.Window)}
-		err := l.run(ctx, work, resume)
+		err := l.run(ctx, work)
 		if !errors.Is(err, redstream.ErrCursorMoved) {
 			return err
 		}
 		p.log.WarnContext(ctx, "redis lost its tail, reading again from its cursor", slog.String("labeler", h.Name), slog.Any("err", err))
 		p.deps.Stream.Resume(l.cursorKey())
-		resume = l.saved
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // a stop that was asked for is no fault
 		}
@@ -187,9 +185,6 @@ type labeler struct {
 
 	// Owned by the reader.
 	window feed.Window
-
-	// Owned by the writer, read after it has ended.
-	saved int64
 }
 
 // frame is what one message asks the writer to do before the cursor passes it.
@@ -203,8 +198,8 @@ type frame struct {
 
 func (l *labeler) cursorKey() string { return l.p.cfg.Stream + ":cursor:" + l.host.Name }
 
-func (l *labeler) run(ctx, work context.Context, resume int64) error {
-	if err := l.load(ctx, resume); err != nil {
+func (l *labeler) run(ctx, work context.Context) error {
+	if err := l.load(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -230,7 +225,7 @@ func (l *labeler) run(ctx, work context.Context, resume int64) error {
 
 // load reads the cursor. A labeler without one is read from its start: labels
 // are a state, and all of it counts.
-func (l *labeler) load(ctx context.Context, resume int64) error {
+func (l *labeler) load(ctx context.Context) error {
 	var (
 		value string
 		found bool
@@ -242,13 +237,12 @@ func (l *labeler) load(ctx context.Context, resume int64) error {
 	if err != nil {
 		return fmt.Errorf("read cursor of %s: %w", l.host.Name, err)
 	}
-	seq := resume
+	seq := int64(0)
 	if found {
 		if seq, err = strconv.ParseInt(value, 10, 64); err != nil || seq < 0 {
 			return fmt.Errorf("cursor of %s is %q, not a sequence number", l.host.Name, value)
 		}
 	}
-	l.saved = seq
 	l.window.Start(seq)
 	l.p.log.InfoContext(ctx, "labeler is followed", slog.String("labeler", l.host.Name), slog.Int64("cursor", seq))
 	return nil

@@ -295,6 +295,24 @@ func TestOddSequenceNumbersAreDropped(t *testing.T) {
 	}
 }
 
+// A labeler whose cursor Redis has lost is read from its start.
+func TestLostCursorBeginsAnew(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.start()
+	r.frames <- frameOf(t, 5, simple("a"))
+	r.until("5")
+	require.NoError(t, r.client.DeleteCursor(t.Context(), stream+":cursor:"+host))
+	r.frames <- frameOf(t, 6, simple("b"))
+	asked := func() []int64 {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return append([]int64(nil), r.asked...)
+	}
+	require.Eventually(t, func() bool { return len(asked()) == 2 }, 10*time.Second, time.Millisecond)
+	require.Equal(t, []int64{0, 0}, asked())
+}
+
 func signedLabel(t *testing.T, key *repo.Key, val string) *label {
 	t.Helper()
 	l := simple(val)

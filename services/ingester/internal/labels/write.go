@@ -93,7 +93,6 @@ func (l *labeler) flush(ctx context.Context, batch []frame) error {
 		if _, err := l.p.deps.Stream.AppendSeq(ctx, l.cursorKey(), items, upTo); err != nil {
 			return fmt.Errorf("append %d labels of %s: %w", len(items), l.host.Name, err)
 		}
-		l.saved = upTo
 	}
 	crash.Point(crash.AfterAddBeforeReply)
 	l.p.metrics.written.Add(float64(len(items) + len(late)))
@@ -128,7 +127,6 @@ func (l *labeler) rewind(ctx context.Context, rewound chan struct{}) error {
 		return err
 	}
 	l.p.deps.Stream.Resume(l.cursorKey())
-	l.saved = 0
 	close(rewound)
 	return nil
 }

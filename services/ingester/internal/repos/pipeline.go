@@ -216,6 +216,7 @@ type session struct {
 }
 
 func (p *Pipeline) newSession(resume map[string]int64) *session {
+	p.metrics.inMemory.Set(0) // what the session before held is forgotten
 	s := &session{
 		cfg: p.cfg, deps: p.deps, log: p.log, metrics: p.metrics, resume: resume,
 		pending: newPending(), turn: newTurn(),

@@ -20,6 +20,7 @@ import (
 const (
 	gapOutdated = "outdated_cursor"
 	gapFuture   = "future_cursor"
+	gapLost     = "lost_cursor"
 )
 
 // relay is one relay that is followed.
@@ -41,7 +42,8 @@ type relay struct {
 	// fresh: the relay had no cursor, so what it sends may be known from before.
 	// Set before anything is read.
 	fresh bool
-	// lastTime is the event time of the last frame that was written, Unix ns.
+	// lastTime is the event time of the last frame that was written, Unix ns;
+	// never ahead of the clock.
 	lastTime atomic.Int64
 
 	// Owned by the reader.
@@ -98,8 +100,15 @@ func (r *relay) load(ctx context.Context) error {
 // first decides where a relay without a cursor begins.
 func (r *relay) first(ctx context.Context) error {
 	r.fresh = true
-	if seq := r.p.resume[r.host.Name]; seq > 0 { // Redis lost what this process had saved
-		r.startAfter(seq)
+	if r.p.resume[r.host.Name] > 0 {
+		// Redis lost what this process had saved, and with it entries that
+		// nobody has read yet: all that the relay still has comes again, what
+		// is older is fetched.
+		r.p.metrics.gaps.WithLabelValues(gapLost).Inc()
+		if err := r.gap(ctx); err != nil {
+			return err
+		}
+		r.startAfter(0)
 		return nil
 	}
 	switch start := r.p.cfg.Start; start {
@@ -277,7 +286,11 @@ func (r *relay) release(b *batch) {
 		r.budget.Release(s.bytes)
 		r.p.metrics.inMemory.Dec()
 		if e := s.out.entry; e != nil && !e.time.IsZero() {
-			r.lastTime.Store(e.time.UnixNano())
+			at := e.time
+			if now := time.Now(); at.After(now) {
+				at = now
+			}
+			r.lastTime.Store(at.UnixNano())
 		}
 	}
 	if r.replaying.Load() && r.lastTime.Load() > r.askedAt.Load() {
