@@ -51,7 +51,7 @@ func New(ctx context.Context, cfg Config, d proc.Deps) (*App, error) {
 		return nil, err
 	}
 	a := &App{cfg: cfg, log: d.Log}
-	if err := a.connect(ctx, d); err != nil {
+	if err := a.connect(ctx, consumer, d); err != nil {
 		a.close()
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func New(ctx context.Context, cfg Config, d proc.Deps) (*App, error) {
 
 // connect opens Redis and PostgreSQL, brings the tables up to date, and makes
 // the store.
-func (a *App) connect(ctx context.Context, d proc.Deps) error {
+func (a *App) connect(ctx context.Context, consumer string, d proc.Deps) error {
 	redis, err := openRedis(ctx, a.cfg, d)
 	if err != nil {
 		return err
@@ -89,7 +89,7 @@ func (a *App) connect(ctx context.Context, d proc.Deps) error {
 	if err != nil {
 		return err
 	}
-	a.fitBatch(ctx, capacity)
+	a.fitBatch(ctx, capacity, a.others(ctx, consumer))
 	lex, err := lexicon.New(lexicon.Options{LegacyBlobs: a.cfg.LegacyBlobs})
 	if err != nil {
 		return err

@@ -1,12 +1,16 @@
 package app
 
 import (
+	"context"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"sluice/pkg/config"
+	"sluice/pkg/redstream"
+	"sluice/pkg/testkit"
 )
 
 func load(t *testing.T, environ ...string) (Config, error) {
@@ -69,14 +73,48 @@ func TestLanesFitThePool(t *testing.T) {
 func TestBatchFitsTheLockTable(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ capacity, replicas, want int }{
-		{512 * 300, 1, 500}, {64 * 100, 1, 200}, {64 * 100, 4, 50}, {64 * 100, 100, minBatch},
+		{512 * 300, 1, 500}, {64 * 100, 1, 66}, {64 * 100, 2, 33}, {64 * 100, 100, minBatch},
 	} {
 		a := &App{log: slog.New(slog.DiscardHandler), cfg: Config{
 			Concurrency: 16, PoolMax: 20, BatchSize: 500, Replicas: c.replicas, Streams: []string{"firehose_live", "firehose_backfill"},
 		}}
-		a.fitBatch(t.Context(), c.capacity)
+		a.fitBatch(t.Context(), c.capacity, 0)
 		require.Equal(t, c.want, a.cfg.BatchSize, "%+v", c)
 	}
+}
+
+// Members that are at work count, though nobody said that there are so many.
+func TestBatchFitsWithTheOthersAtWork(t *testing.T) {
+	t.Parallel()
+	url, prefix := testkit.Redis(t)
+	a := &App{log: slog.New(slog.DiscardHandler), cfg: Config{
+		RedisURL: url, KeyPrefix: prefix, Group: "g", Consumer: "c0", Mode: "stream", Streams: []string{"firehose_live", "firehose_backfill"},
+		Concurrency: 16, PoolMax: 20, BatchSize: 500, Replicas: 1,
+	}}
+	var err error
+	a.redis, err = redstream.Open(t.Context(), redstream.Config{URL: url, KeyPrefix: prefix}, nil, nil)
+	require.NoError(t, err)
+	t.Cleanup(a.redis.Close)
+	for _, name := range []string{"c0", "c1", "c2"} { // c0: this member, before its restart
+		c, err := a.redis.NewConsumer(redstream.ConsumerConfig{Group: "g", Consumer: name, Streams: a.cfg.Streams})
+		require.NoError(t, err)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- c.Run(ctx, func(_ context.Context, batch []redstream.Delivery) error {
+				c.Ack(batch...)
+				return nil
+			})
+		}()
+		t.Cleanup(func() {
+			stop()
+			require.NoError(t, <-ended)
+			require.NoError(t, c.Close(context.Background()))
+		})
+	}
+	require.Eventually(t, func() bool { return a.others(t.Context(), "c0") == 2 }, 20*time.Second, 10*time.Millisecond)
+	a.fitBatch(t.Context(), 64*100, a.others(t.Context(), "c0"))
+	require.Equal(t, 22, a.cfg.BatchSize)
 }
 
 func TestArgs(t *testing.T) {

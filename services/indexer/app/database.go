@@ -70,22 +70,56 @@ func (a *App) migrate(ctx context.Context, check func(context.Context) ([]string
 		a.cfg.DatabaseSchema, strings.Join(missing, "; "))
 }
 
+// locksPerEntry is the most that an entry locks: a post its repository, the
+// thread that it replies to and the posts that quote what it quotes.
+const locksPerEntry = 3
+
 // fitBatch lowers the batch so that all lanes of all replicas find room in the
-// lock table of PostgreSQL: every transaction holds a lock for each repository
-// in its batch, and beyond the end of the table transactions fail.
-func (a *App) fitBatch(ctx context.Context, capacity int) {
+// lock table of PostgreSQL: beyond the end of the table transactions fail.
+// others is how many members are at work besides this one.
+func (a *App) fitBatch(ctx context.Context, capacity, others int) {
 	total := 0
 	for _, n := range lanes(a.cfg) {
 		total += n
 	}
+	replicas := max(a.cfg.Replicas, others+1)
 	// Half of the table is left to relations and to others.
-	fits := max(capacity/2/(max(total, 1)*a.cfg.Replicas), minBatch)
+	fits := max(capacity/2/(max(total, 1)*replicas*locksPerEntry), minBatch)
 	if a.cfg.BatchSize <= fits {
 		return
 	}
 	a.log.WarnContext(ctx, "batches are smaller than asked for: raise max_locks_per_transaction of PostgreSQL",
-		"setting", "INDEXER_BATCH_SIZE", "asked", a.cfg.BatchSize, "used", fits, "lanes", total, "replicas", a.cfg.Replicas, "locks", capacity)
+		"setting", "INDEXER_BATCH_SIZE", "asked", a.cfg.BatchSize, "used", fits, "lanes", total, "replicas", replicas, "locks", capacity)
 	a.cfg.BatchSize = fits
+}
+
+// others counts the members at work besides the one named: the most of any
+// stream of events. Redis need not answer; then there is what the settings say.
+func (a *App) others(ctx context.Context, name string) int {
+	most := 0
+	if !a.events() {
+		return 0
+	}
+	for _, stream := range a.cfg.Streams {
+		st, err := a.redis.Stats(ctx, stream, a.cfg.Group)
+		if err != nil {
+			a.log.WarnContext(ctx, "members at work not counted", "stream", stream, slog.Any("err", err))
+			continue
+		}
+		for _, g := range st.Groups {
+			if g.Name != a.cfg.Group {
+				continue
+			}
+			alive := 0
+			for _, c := range g.Consumers {
+				if c.Alive && c.Name != name {
+					alive++
+				}
+			}
+			most = max(most, alive)
+		}
+	}
+	return most
 }
 
 // minBatch is the least that the check of the lock table leaves.
