@@ -22,7 +22,8 @@ func (s *Store) SetHandle(ctx context.Context, did string, handle *string, at st
 		handle = new(strings.ToLower(*handle))
 	}
 	err := s.retry(ctx, func(ctx context.Context) error {
-		return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.setHandle(ctx, tx, did, handle, at) })
+		// The lock keeps the deletion of the account from coming in between.
+		return s.locked(ctx, did, func(tx pgx.Tx) error { return s.setHandle(ctx, tx, did, handle, at) })
 	})
 	if err != nil {
 		return fmt.Errorf("set handle of %s: %w", did, err)
