@@ -28,7 +28,7 @@ SELECT u.src, u.uri, u.cid, u.val, u.neg::boolean, u.cts, u.exp
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) u(src, uri, cid, val, neg, cts, exp)
 ORDER BY u.src, u.uri, u.cid, u.val
 ON CONFLICT (src, uri, cid, val) DO UPDATE SET neg = EXCLUDED.neg, cts = EXCLUDED.cts, exp = EXCLUDED.exp
-WHERE l.cts COLLATE "C" < EXCLUDED.cts COLLATE "C" RETURNING neg`
+WHERE rtrim(l.cts, 'Z') COLLATE "C" < rtrim(EXCLUDED.cts, 'Z') COLLATE "C" RETURNING neg`
 
 // ApplyLabels stores labels: the newest by cts of (src, uri, cid, val) counts,
 // a negation is a row with neg. Again, or in another order, ends the same.
@@ -44,7 +44,7 @@ func (s *Store) ApplyLabels(ctx context.Context, batch []event.LabelEvent) (Labe
 		}
 		rows[i] = l
 		key := [4]string{l.Src, l.URI, l.CID, l.Val}
-		if j, ok := newest[key]; !ok || rows[j].CTS < l.CTS {
+		if j, ok := newest[key]; !ok || moment(rows[j].CTS) < moment(l.CTS) {
 			newest[key] = i
 		}
 	}
@@ -123,7 +123,24 @@ func normalLabel(l event.Label) (event.Label, error) {
 		if _, ok := derive.ParseDatetime(*at); !ok {
 			return l, &derive.RejectError{Reason: derive.BadRecord, Err: errLabelTime}
 		}
-		*at = derive.Datetime(*at)
+		*at = preciseTime(*at)
 	}
 	return l, nil
 }
+
+// preciseTime normalises a timestamp and keeps what it has of nanoseconds, for
+// a labeler may put a label and take it back within one millisecond.
+func preciseTime(at string) string {
+	millis := derive.Datetime(at)
+	_, fraction, _ := strings.Cut(at, ".")
+	if end := strings.IndexAny(fraction, "Z+-"); end >= 0 {
+		fraction = fraction[:end]
+	}
+	if len(fraction) <= 3 {
+		return millis
+	}
+	return moment(millis) + strings.TrimRight(fraction[3:min(len(fraction), 9)], "0") + "Z"
+}
+
+// moment is a normalised timestamp in the form whose order is that of time.
+func moment(at string) string { return strings.TrimSuffix(at, "Z") }
