@@ -63,3 +63,23 @@ func TestBadDelta(t *testing.T) {
 	require.Equal(t, 38, count(t, pool, schema, `SELECT sum("likeCount") FROM {s}.post_agg`))
 	require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}_sluice.count_delta`))
 }
+
+// TestLongListInGate: a gate that names a list by an overlong uri refuses
+// replies, and nothing else fails.
+func TestLongListInGate(t *testing.T) {
+	t.Parallel()
+	st, pool, schema := newStore(t)
+	m := newMaker()
+	post := m.post(1, nil, nil)
+	list := "at://did:web:" + noise(2000) + "/com." + strings.Repeat("abcdefghijklmnopqrstuvwxyz.", 8) + "list/" + noise(512)
+	gate := m.create(1, "app.bsky.feed.threadgate", post.RKey, `,"post":"`+post.URI()+`","allow":[{"$type":"app.bsky.feed.threadgate#listRule","list":"`+list+`"}]`)
+	reply := m.post(2, post, post)
+	out, err := st.Apply(context.Background(), []store.Change{{Event: post}, {Event: gate}, {Event: reply}})
+	require.NoError(t, err)
+	for _, r := range out.Results {
+		require.Equal(t, store.Applied, r.Result)
+	}
+	settle(t, st)
+	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.post WHERE "violatesThreadGate"`))
+	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}_sluice.waiting WHERE length(key) < 100`))
+}

@@ -18,6 +18,14 @@ func revBase(rev string) string { return strings.TrimRight(rev, markFetched+mark
 
 func marked(rev string) bool { return len(revBase(rev)) != len(rev) }
 
+// buried says that a deletion as of rev tomb is not older than a version. What a
+// fetch found as of that very revision is there: the tombstone is of a sweep
+// that did not know of it.
+func buried(rev, tomb string) bool {
+	base := revBase(rev)
+	return base < tomb || base == tomb && !marked(rev)
+}
+
 // quiet says that a record is known from fetches only, so nobody was notified.
 func quiet(rev string) bool { return strings.HasSuffix(rev, markFetched) }
 

@@ -1,6 +1,9 @@
 package store
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+
 	"sluice/pkg/event"
 	"sluice/services/indexer/internal/derive"
 )
@@ -92,7 +95,7 @@ func (s *sim) apply(it *item) Result {
 func (s *sim) put(it *item) Result {
 	tomb := s.tombOf(it.uri)
 	cur := s.rec(it.uri)
-	if revBase(it.rev) <= tomb.Rev {
+	if buried(it.rev, tomb.Rev) {
 		s.putDead(it, tomb)
 		return Stale
 	}
@@ -264,6 +267,7 @@ func (s *sim) count(kind countKind, key string, n int) {
 
 // wake rechecks the posts that wait for a key.
 func (s *sim) wake(key string, what int16) {
+	key = waitKey(key)
 	uris, _ := s.c.waits.get(key)
 	for _, uri := range uris {
 		s.recheck(uri, what, "")
@@ -275,7 +279,20 @@ func (s *sim) wake(key string, what int16) {
 	}
 }
 
-func (s *sim) wait(key, uri string) { s.waits[[2]string{key, uri}] = struct{}{} }
+func (s *sim) wait(key, uri string) { s.waits[[2]string{waitKey(key), uri}] = struct{}{} }
+
+// maxWaitKey bounds the keys of waiting. A gate may name a list by a uri that
+// fits into no index.
+const maxWaitKey = 512
+
+// waitKey is a key as it is stored: a long one by its digest.
+func waitKey(key string) string {
+	if len(key) <= maxWaitKey {
+		return key
+	}
+	sum := sha256.Sum256([]byte(key))
+	return "#:" + hex.EncodeToString(sum[:])
+}
 
 // The views: what differs, else what was read.
 
