@@ -86,6 +86,14 @@ func (s *sim) notifyEdge(e *edgeRow) {
 	}
 }
 
+// told says that the subject of a row has a notification of it, be it of an
+// older version.
+func (s *sim) told(e *edgeRow) bool {
+	return slices.ContainsFunc(s.known(e.URI), func(n notifRow) bool {
+		return n.Reason != "unverified" && (n.DID == e.Row.Subject || n.Subject == e.Row.Subject)
+	})
+}
+
 // renew meets the deletion of a version that another one at the same uri has
 // replaced before: that one was made anew, and notifies for itself.
 func (s *sim) renew(kind derive.Kind, cur *recRow) {
@@ -208,7 +216,8 @@ func (s *sim) notifyAgain(it *item, cur *recRow) {
 			s.notifyPost(&full)
 		}
 	case it.kind.Edge():
-		if e := s.edge(it.kind, it.uri); e != nil {
+		// A version that came live before has told them already.
+		if e := s.edge(it.kind, it.uri); e != nil && !s.told(e) {
 			s.notifyEdge(e)
 		}
 	case it.kind == derive.Profile && it.rec.Profile != nil:
