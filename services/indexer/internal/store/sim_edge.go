@@ -156,6 +156,9 @@ func (s *sim) removeEdge(kind derive.Kind, uri, at string, notify bool) {
 	if e == nil {
 		if s.dup(uri) != nil {
 			s.dups[uri] = nil
+			if kind == derive.Repost {
+				s.feeds[uri] = nil
+			}
 		}
 		return
 	}
