@@ -121,4 +121,73 @@ func TestLabels(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, out.Added)
 	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.label WHERE NOT neg`))
+	for _, cts := range []string{"2026-01-04T00:00:00.000123Z", "2026-01-04T00:00:00.000Z", "2026-01-04T00:00:00.00012Z"} {
+		_, err = st.ApplyLabels(ctx, []event.LabelEvent{label(cts, cts == "2026-01-04T00:00:00.000123Z")})
+		require.NoError(t, err)
+	}
+	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.label WHERE neg AND cts = '2026-01-04T00:00:00.000123Z'`))
+}
+
+// TestSweepTooEarly: a record of a fetch that comes after the sweep of its own
+// snapshot is put back.
+func TestSweepTooEarly(t *testing.T) {
+	t.Parallel()
+	st, pool, schema := newStore(t)
+	m := newMaker()
+	post := m.post(1, nil, nil)
+	like := m.like(2, post)
+	applyParallel(t, []*store.Store{st}, 10, []*event.Event{post, like})
+	late := m.fetched(like)
+	require.NoError(t, st.SweepSnapshot(context.Background(), did(2), late.Rev))
+	require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}."like"`))
+	applyParallel(t, []*store.Store{st}, 10, []*event.Event{late, like})
+	require.NoError(t, st.SweepSnapshot(context.Background(), did(2), late.Rev))
+	settle(t, st)
+	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}."like"`))
+	noDrift(t, st)
+}
+
+// TestFetchedEdit: an edit that is fetched before it comes live does not notify
+// a second time.
+func TestFetchedEdit(t *testing.T) {
+	t.Parallel()
+	st, pool, schema := newStore(t)
+	m := newMaker()
+	post := m.post(1, nil, nil)
+	like := m.like(2, post)
+	edit := m.create(2, like.Collection, like.RKey, `,"subject":{"uri":"`+post.URI()+`","cid":"`+post.CID+`"}`)
+	edit.Type = event.Update
+	for i, e := range []*event.Event{post, like, m.fetched(edit), edit} {
+		_, err := st.Apply(context.Background(), []store.Change{{Event: e, Live: i != 2}})
+		require.NoError(t, err)
+	}
+	settle(t, st)
+	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.notification`))
+}
+
+// TestLeftovers: rows of another indexer are met as they are: the feed item of
+// a duplicate repost goes with it, and a quote that is there counts once.
+func TestLeftovers(t *testing.T) {
+	t.Parallel()
+	st, pool, schema := newStore(t)
+	ctx := context.Background()
+	m := newMaker()
+	post := m.post(1, nil, nil)
+	repost := func() *event.Event {
+		return m.create(2, "app.bsky.feed.repost", "", `,"subject":{"uri":"`+post.URI()+`","cid":"`+post.CID+`"}`)
+	}
+	first, second := repost(), repost()
+	quote := m.create(3, "app.bsky.feed.post", "", `,"text":"","embed":{"$type":"app.bsky.embed.record","record":{"uri":"`+post.URI()+`","cid":"`+post.CID+`"}}`)
+	applyParallel(t, []*store.Store{st}, 10, []*event.Event{post, first, second})
+	_, err := pool.Exec(ctx, `INSERT INTO `+schema+`.feed_item (uri, cid, type, "postUri", "originatorDid", "sortAt") VALUES ($1, '', 'repost', $2, $3, '')`,
+		second.URI(), post.URI(), did(2))
+	require.NoError(t, err)
+	_, err = pool.Exec(ctx, `INSERT INTO `+schema+`.quote (uri, cid, subject, "subjectCid", "createdAt", "indexedAt") VALUES ($1, '', $2, '', '', '')`, quote.URI(), post.URI())
+	require.NoError(t, err)
+	_, err = pool.Exec(ctx, `INSERT INTO `+schema+`.post_agg (uri, "quoteCount") VALUES ($1, 1) ON CONFLICT (uri) DO UPDATE SET "quoteCount" = 1`, post.URI())
+	require.NoError(t, err)
+	applyParallel(t, []*store.Store{st}, 10, []*event.Event{m.delete(second), quote})
+	settle(t, st)
+	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.feed_item WHERE type = 'repost'`))
+	require.Equal(t, 1, count(t, pool, schema, `SELECT "quoteCount" FROM {s}.post_agg WHERE uri = $1`, post.URI()))
 }

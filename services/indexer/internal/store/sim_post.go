@@ -135,6 +135,9 @@ func (s *sim) putQuote(p *postRow) {
 		s.count(countQuotes, subject, 0)
 		return
 	}
+	if q := s.quote(p.URI); q != nil {
+		s.count(countQuotes, q.Subject, -1)
+	}
 	s.quotes[p.URI] = &quoteRow{
 		URI: p.URI, CID: p.CID, Subject: subject, SubjectCID: cid, CreatedAt: p.Full.CreatedAt, IndexedAt: p.Full.IndexedAt,
 	}
