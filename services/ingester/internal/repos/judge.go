@@ -2,6 +2,7 @@ package repos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"log/slog"
@@ -69,9 +70,11 @@ type judge struct {
 	level     atproto.Level
 	refresher *refresher
 	policy    IdentityPolicy
-	metrics   *metrics
-	log       *slog.Logger
-	seed      maphash.Seed
+	// away are the accounts whose identity could not be had lately.
+	away    *unresolvable
+	metrics *metrics
+	log     *slog.Logger
+	seed    maphash.Seed
 }
 
 // IdentityPolicy says what happens to commits while the identity of their
@@ -259,14 +262,31 @@ func (j *judge) check(ctx context.Context, did string, verify func(context.Conte
 // patiently repeats a check while the identity of the account cannot be had.
 // An error that is still Transient in the end means that patience ran out.
 func (j *judge) patiently(ctx context.Context, did string, check func(context.Context) error) error {
-	patience := j.policy.Patience
-	if strings.HasPrefix(did, "did:web:") {
+	patience, web := j.policy.Patience, strings.HasPrefix(did, "did:web:")
+	if web {
 		patience = j.policy.WebPatience
+	}
+	if j.away.has(did, time.Now()) {
+		return j.impatient(did, errAway)
 	}
 	limit, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err := fault.Retry(limit, fault.Backoff{Initial: 100 * time.Millisecond, Max: 5 * time.Second}, check)
-	if err == nil || fault.ClassOf(err) != fault.Transient || ctx.Err() != nil || j.policy.Pass {
+	if err == nil || fault.ClassOf(err) != fault.Transient || ctx.Err() != nil {
+		return err
+	}
+	if web || !j.policy.Pass { // a directory that is back is to be asked at once
+		j.away.add(did, time.Now().Add(unresolvableFor))
+	}
+	return j.impatient(did, err)
+}
+
+// errAway is Transient.
+var errAway = errors.New("could not be had a while ago")
+
+// impatient is the error of a commit whose account's identity cannot be had.
+func (j *judge) impatient(did string, err error) error {
+	if j.policy.Pass {
 		return err
 	}
 	return event.Dropf(event.ReasonNoIdentity, "identity of %s: %w", did, err)
@@ -331,6 +351,7 @@ func (j *judge) identity(ctx context.Context, _ *slot, m *atproto.IdentityChange
 	}
 	content := fmt.Sprintf("i%s %s %s", m.DID, m.Time, m.Handle)
 	return j.once(&st.identity, content, func() *entry {
+		j.away.forget(m.DID)
 		j.refresher.changed(m.DID)
 		return j.convert.identity(m)
 	}), nil

@@ -231,6 +231,7 @@ func (p *Pipeline) newSession(resume map[string]int64) *session {
 		level:     p.cfg.Level,
 		refresher: newRefresher(p.deps.Directory),
 		policy:    p.cfg.Identity,
+		away:      newUnresolvable(maxUnresolvable),
 		metrics:   p.metrics,
 		log:       p.log,
 		seed:      maphash.MakeSeed(),
