@@ -432,6 +432,62 @@ func TestGapIsFilledByRev(t *testing.T) {
 	require.Equal(t, []string{recent, "junk"}, []string{jobs[0].Rev, jobs[1].Rev})
 }
 
+// A gap that is noted while one is filled is filled after it, although it
+// keeps the earlier time; then nothing is left to fill.
+func TestGapNotedWhileOneIsFilled(t *testing.T) {
+	t.Parallel()
+	recent := tidOf(time.Now())
+	h := newHost(t, row(1, recent))
+	r := newRig(t, h.URL)
+	e, err := enumerate.New(r.cfg, r.deps)
+	require.NoError(t, err)
+	g := enumerate.NewGaps(e, nil)
+	since := time.Now().Add(-time.Minute)
+	noted := make(chan error, 1)
+	listed := 0
+	h.refuse = func(_ http.ResponseWriter, _ string, _ int) bool {
+		if listed++; listed == 1 {
+			noted <- g.Note(context.Background(), h.name(), since.Add(time.Second))
+			h.rows = append(h.rows, row(2, recent)) // not in the page being read
+		}
+		return false
+	}
+	require.NoError(t, g.Note(t.Context(), h.name(), since))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+	require.NoError(t, <-noted)
+	left := func() string {
+		v, _, err := r.client.Cursor(t.Context(), stream+":gap:"+h.name())
+		require.NoError(t, err)
+		return v
+	}
+	require.Eventually(t, func() bool { return len(r.jobs(t)) == 3 && left() == "" }, 10*time.Second, 5*time.Millisecond)
+	cancel()
+	require.NoError(t, <-ended)
+}
+
+// What was seen does not count where it is in doubt.
+func TestDoubtIsFetchedAlthoughItsRevIsKnown(t *testing.T) {
+	t.Parallel()
+	recent := tidOf(time.Now())
+	h := newHost(t, row(1, recent), row(2, recent))
+	r := newRig(t, h.URL)
+	known := r.client.NewTable("firehose_live", ":state", 1000)
+	require.NoError(t, known.Put(t.Context(), []string{fmt.Sprintf("did:plc:%024d", 1)}, []string{recent}))
+	e, err := enumerate.New(r.cfg, r.deps)
+	require.NoError(t, err)
+	g := enumerate.NewGaps(e, known)
+	require.NoError(t, g.Doubt(t.Context(), h.name(), time.Now()))
+	require.NoError(t, g.Note(t.Context(), h.name(), time.Now()), "the doubt stays")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+	require.Eventually(t, func() bool { return len(r.jobs(t)) == 2 }, 10*time.Second, 5*time.Millisecond)
+	cancel()
+	require.NoError(t, <-ended)
+}
+
 func tidOf(at time.Time) string {
 	const alphabet = "234567abcdefghijklmnopqrstuvwxyz"
 	n := uint64(at.UnixMicro()) << 10

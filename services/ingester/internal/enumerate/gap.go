@@ -2,13 +2,17 @@ package enumerate
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"sluice/pkg/event"
 	"sluice/pkg/fault"
+	"sluice/pkg/redstream"
 )
 
 // gapMargin is how far before the last event that was seen a repository may
@@ -22,6 +26,29 @@ type Gaps struct {
 	e     *Enumerator
 	known Revs // last rev seen of a DID, "" unknown; nil: none is known
 	wake  chan struct{}
+	note  sync.Mutex // one Note at a time
+}
+
+// gap is what is durable of a gap: since|nonce, and |all after it if the known
+// revs do not count. The nonce makes each Note a value of its own, so that one
+// that comes while the gap is filled is not taken for the one that is filled.
+type gap struct {
+	since time.Time
+	all   bool
+}
+
+func parseGap(raw string) (gap, error) {
+	since, rest, _ := strings.Cut(raw, "|")
+	at, err := time.Parse(time.RFC3339, since)
+	return gap{since: at, all: strings.HasSuffix(rest, "|all")}, err
+}
+
+func (g gap) encode() string {
+	s := g.since.UTC().Format(time.RFC3339) + "|" + rand.Text()
+	if g.all {
+		s += "|all"
+	}
+	return s
 }
 
 // NewGaps returns the gap filler of the relays of e. known may be nil.
@@ -34,16 +61,31 @@ func (g *Gaps) key(host string) string { return g.e.cfg.Stream + ":gap:" + host 
 // Note records that events of the relay since the given time may be missing;
 // the zero time means since ever. Durable on return.
 func (g *Gaps) Note(ctx context.Context, host string, since time.Time) error {
+	return g.add(ctx, host, gap{since: since})
+}
+
+// Doubt is Note for a time whose known revs do not count: what was seen of a
+// repository may not be all of it.
+func (g *Gaps) Doubt(ctx context.Context, host string, since time.Time) error {
+	return g.add(ctx, host, gap{since: since, all: true})
+}
+
+func (g *Gaps) add(ctx context.Context, host string, noted gap) error {
+	g.note.Lock()
+	defer g.note.Unlock()
 	before, found, err := g.e.cursor(ctx, g.key(host))
 	if err != nil {
 		return err
 	}
 	if found {
-		if at, err := time.Parse(time.RFC3339, before); err == nil && at.Before(since) {
-			since = at
+		if old, err := parseGap(before); err == nil {
+			noted.all = noted.all || old.all
+			if old.since.Before(noted.since) {
+				noted.since = old.since
+			}
 		}
 	}
-	if err := g.e.setCursor(ctx, g.key(host), since.UTC().Format(time.RFC3339)); err != nil {
+	if err := g.e.setCursor(ctx, g.key(host), noted.encode()); err != nil {
 		return err
 	}
 	select {
@@ -82,39 +124,64 @@ func (g *Gaps) Run(ctx context.Context) error {
 	}
 }
 
+// fill lists the relay until no gap is noted any more.
 func (g *Gaps) fill(ctx context.Context, relay target) error {
-	raw, found, err := g.e.cursor(ctx, g.key(relay.name))
-	if err != nil || !found || raw == "" {
-		return err
+	for {
+		raw, found, err := g.e.cursor(ctx, g.key(relay.name))
+		if err != nil || !found || raw == "" {
+			return err
+		}
+		if err := g.fillOne(ctx, relay, raw); err != nil {
+			return err
+		}
+		_, err = g.e.deps.Jobs.AppendCAS(ctx, g.key(relay.name), raw, "", nil)
+		if err == nil || !errors.Is(err, redstream.ErrCursorMoved) {
+			return err
+		}
+		// Noted again meanwhile, perhaps for rows that were already read.
 	}
-	since, err := time.Parse(time.RFC3339, raw)
+}
+
+// fillOne reads the listing once from its start, over restarts.
+func (g *Gaps) fillOne(ctx context.Context, relay target, raw string) error {
+	noted, err := parseGap(raw)
 	if err != nil {
 		return fmt.Errorf("gap of %s is %q: %w", relay.name, raw, err)
 	}
 	w := g.e.walk(relay)
 	w.key, w.endKey = g.key(relay.name)+":cursor", g.key(relay.name)+":filled"
 	w.reason = event.ReasonResync
-	w.choose = func(ctx context.Context, rows []Row) ([]Row, error) { return g.choose(ctx, since, rows) }
+	w.choose = func(ctx context.Context, rows []Row) ([]Row, error) { return g.choose(ctx, noted, rows) }
 	w.saved = func(context.Context, []Row) {}
+	filling := g.key(relay.name) + ":filling"
+	begun, _, err := g.e.cursor(ctx, filling)
+	if err != nil {
+		return err
+	}
+	if begun != raw { // the saved place is of another gap
+		if err := g.e.setCursor(ctx, w.key, ""); err != nil {
+			return err
+		}
+		if err := g.e.setCursor(ctx, filling, raw); err != nil {
+			return err
+		}
+	}
 	if err := w.toEnd(ctx); err != nil {
 		return err
 	}
-	g.e.log.InfoContext(ctx, "gap filled", slog.String("host", relay.name), slog.Time("since", since))
-	if now, _, err := g.e.cursor(ctx, g.key(relay.name)); err != nil || now != raw {
-		return err // it grew meanwhile
-	}
-	return g.e.setCursor(ctx, g.key(relay.name), "")
+	g.e.log.InfoContext(ctx, "gap filled", slog.String("host", relay.name), slog.Time("since", noted.since))
+	return nil
 }
 
 // choose keeps the repositories that may have changed in the gap.
-func (g *Gaps) choose(ctx context.Context, since time.Time, rows []Row) ([]Row, error) {
+func (g *Gaps) choose(ctx context.Context, noted gap, rows []Row) ([]Row, error) {
 	kept := rows[:0:0]
 	for i := range rows {
-		if at, ok := revTime(rows[i].Rev); !ok || !at.Before(since.Add(-gapMargin)) {
+		if at, ok := revTime(rows[i].Rev); !ok || !at.Before(noted.since.Add(-gapMargin)) {
 			kept = append(kept, rows[i])
 		}
 	}
-	if g.known == nil || len(kept) == 0 {
+	if g.known == nil || noted.all || len(kept) == 0 {
 		return kept, nil
 	}
 	dids := make([]string, len(kept))
