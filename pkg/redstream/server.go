@@ -19,8 +19,9 @@ type Server struct {
 	Policy string
 	// UsedMemory counts towards MaxMemory; MaxMemory 0 is no limit. Bytes.
 	UsedMemory, MaxMemory int64
-	// Features names newer commands that the server knows: XACKDEL, XDELEX,
-	// XNACK, XCFGSET. They are reported only: the library does without them.
+	// Features names what later servers have and this one knows: the commands
+	// XACKDEL, XDELEX, XNACK, XCFGSET, and the options "XTRIM ACKED" and
+	// "XREADGROUP CLAIM". They are reported only: the library does without them.
 	Features []string
 }
 
@@ -57,7 +58,8 @@ func (c *Client) inspectNode(ctx context.Context, addr string, node rueidis.Clie
 	rs := node.DoMulti(once,
 		node.B().Info().Section("server").Build(),
 		node.B().Info().Section("memory").Build(),
-		node.B().CommandInfo().CommandName(newer...).Build())
+		node.B().CommandInfo().CommandName(newer...).Build(),
+		node.B().CommandDocs().CommandName("XTRIM", "XREADGROUP").Build())
 	text := make([]string, 2)
 	for i := range text {
 		var err error
@@ -73,7 +75,50 @@ func (c *Client) inspectNode(ctx context.Context, addr string, node rueidis.Clie
 			}
 		}
 	}
+	s.Features = append(s.Features, options(rs[3], "XTRIM ACKED", "XREADGROUP CLAIM")...)
 	return s, nil
+}
+
+// options returns those of the wanted "COMMAND TOKEN" that the answer to
+// COMMAND DOCS documents. A server that cannot answer has none.
+func options(docs rueidis.RedisResult, want ...string) []string {
+	commands, err := docs.AsMap()
+	if err != nil {
+		return nil
+	}
+	var have []string
+	for _, w := range want {
+		name, token, _ := strings.Cut(w, " ")
+		if doc, ok := commands[strings.ToLower(name)]; ok && hasToken(doc, token) {
+			have = append(have, w)
+		}
+	}
+	return have
+}
+
+// hasToken looks for the text token anywhere in m.
+func hasToken(m rueidis.RedisMessage, token string) bool {
+	if text, err := m.ToString(); err == nil {
+		return text == token
+	}
+	if fields, err := m.AsMap(); err == nil {
+		for _, v := range fields {
+			if hasToken(v, token) {
+				return true
+			}
+		}
+		return false
+	}
+	items, err := m.ToArray()
+	if err != nil {
+		return false
+	}
+	for _, v := range items {
+		if hasToken(v, token) {
+			return true
+		}
+	}
+	return false
 }
 
 func serverOf(info map[string]string) Server {
