@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/pkg/event"
 	"sluice/pkg/fault"
 )
 
@@ -14,11 +15,14 @@ const (
 	// may wait.
 	checkers   = 8
 	checkQueue = 256
-	// checkTimeout bounds one check; checkLater is the time until an entry comes
-	// again that found no room.
+	// checkTimeout bounds one check, checkWait the time between two of them.
 	checkTimeout = 30 * time.Second
-	checkLater   = 5 * time.Second
+	checkWait    = 2 * time.Minute
 )
+
+// ReasonUnreachable is the reason of entries whose account could not be checked,
+// and that are not applied without.
+const ReasonUnreachable event.Reason = "pds_unreachable"
 
 // checker asks the network about the few values that need it, off the lanes,
 // so that no event waits for the network. The entries stay unacknowledged, and
@@ -27,6 +31,16 @@ type checker[T any] struct {
 	p     *Pipeline[T]
 	queue chan checkTask[T]
 	wg    sync.WaitGroup
+
+	mu     sync.Mutex
+	failed map[string]failedCheck // by id, what has been asked about in vain
+	full   map[string]bool        // ids that found no room
+}
+
+// failedCheck is how often, and since when, an answer is missing.
+type failedCheck struct {
+	times int
+	since time.Time
 }
 
 type checkTask[T any] struct {
@@ -35,7 +49,15 @@ type checkTask[T any] struct {
 }
 
 func newChecker[T any](p *Pipeline[T]) *checker[T] {
-	return &checker[T]{p: p, queue: make(chan checkTask[T], checkQueue)}
+	return &checker[T]{p: p, queue: make(chan checkTask[T], checkQueue), failed: map[string]failedCheck{}, full: map[string]bool{}}
+}
+
+// knows says whether an entry was put off for its check.
+func (c *checker[T]) knows(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.failed[id]
+	return ok || c.full[id]
 }
 
 // takes says whether the entry needs a check, and then owns it.
@@ -49,8 +71,14 @@ func (c *checker[T]) takes(e entry[T]) bool {
 	}
 	select {
 	case c.queue <- checkTask[T]{e: e, ask: ask}:
+		c.mu.Lock()
+		delete(c.full, e.d.ID)
+		c.mu.Unlock()
 	default:
-		c.p.consumer.Retry(checkLater, e.d)
+		c.mu.Lock()
+		c.full[e.d.ID] = true
+		c.mu.Unlock()
+		c.p.consumer.Postpone(c.p.cfg.CheckAgain, e.d)
 	}
 	return true
 }
@@ -81,15 +109,60 @@ func (c *checker[T]) do(ctx context.Context, t checkTask[T]) {
 	case ctx.Err() != nil:
 		c.p.consumer.Retry(0, t.e.d)
 	case err != nil:
-		wait := fault.Backoff{Initial: 5 * time.Second, Max: 2 * time.Minute}.Delay(int(t.e.d.Deliveries))
-		c.p.log.WarnContext(ctx, "event put back until its account can be checked", "id", t.e.d.ID, "wait", wait.String(), slog.Any("err", err))
-		c.p.consumer.Retry(wait, t.e.d)
+		c.unanswered(ctx, t.e, err)
 	case yes:
-		if err := c.p.submit(ctx, c.p.kind.key(t.e.v), t.e); err != nil {
-			c.p.log.ErrorContext(ctx, "entry not submitted", "id", t.e.d.ID, slog.Any("err", err))
-		}
+		c.forget(t.e.d.ID)
+		c.submit(ctx, t.e)
 	default:
+		c.forget(t.e.d.ID)
 		c.p.consumer.Ack(t.e.d)
 		c.p.kind.done([]T{t.e.v})
 	}
+}
+
+// unanswered puts an entry off, until there has been no answer for so long that
+// it has to be decided without.
+func (c *checker[T]) unanswered(ctx context.Context, e entry[T], cause error) {
+	times, since := c.fails(e.d.ID)
+	if time.Since(since) < c.p.cfg.CheckLimit {
+		wait := fault.Backoff{Initial: c.p.cfg.CheckAgain, Max: checkWait}.Delay(times)
+		c.p.log.DebugContext(ctx, "event put off until its account can be checked", "id", e.d.ID, "wait", wait.String(), slog.Any("err", cause))
+		c.p.consumer.Postpone(wait, e.d)
+		return
+	}
+	c.forget(e.d.ID)
+	if c.p.kind.unchecked(e.v) {
+		c.p.log.WarnContext(ctx, "event applied though its account could not be checked", "id", e.d.ID, slog.Any("err", cause))
+		c.submit(ctx, e)
+		return
+	}
+	if err := c.p.parkOrHandOver(ctx, e.d, event.Drop(ReasonUnreachable, cause)); err != nil {
+		c.p.log.ErrorContext(ctx, "entry not parked", "id", e.d.ID, slog.Any("err", err))
+	}
+}
+
+func (c *checker[T]) submit(ctx context.Context, e entry[T]) {
+	key := c.p.kind.key(e.v)
+	if err := c.p.submit(ctx, key, e); err != nil {
+		c.p.log.ErrorContext(ctx, "entry not submitted", "id", e.d.ID, slog.Any("err", err))
+	}
+}
+
+// fails counts an answer that is missing.
+func (c *checker[T]) fails(id string) (times int, since time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f, ok := c.failed[id]
+	if !ok {
+		f.since = time.Now()
+	}
+	f.times++
+	c.failed[id] = f
+	return f.times, f.since
+}
+
+func (c *checker[T]) forget(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.failed, id)
 }

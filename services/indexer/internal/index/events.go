@@ -74,8 +74,10 @@ func Events(c *redstream.Client, cfg Config, live bool, to Sinks, m *Metrics, lo
 		key:    func(v eventEntry) string { return v.event.DID },
 		apply:  e.applyAll,
 		check:  e.check,
-		time:   func(v eventEntry) time.Time { return eventTime(v.event.Time) },
-		done:   e.done,
+		// A status can be taken back; a deletion cannot.
+		unchecked: func(v eventEntry) bool { return !deletes(v.event) },
+		time:      func(v eventEntry) time.Time { return eventTime(v.event.Time) },
+		done:      e.done,
 	}, m, log)
 }
 

@@ -101,7 +101,7 @@ func (m *Metrics) stage(name string, held func() int, lost func() float64) *stag
 		batch: m.batch.WithLabelValues(name), commit: m.commit.WithLabelValues(name),
 		retries: m.retries.WithLabelValues(name), splits: m.splits.WithLabelValues(name),
 	}
-	for _, reason := range event.Reasons() {
+	for _, reason := range append(event.Reasons(), ReasonUnreachable) {
 		m.parks.WithLabelValues(name, string(reason))
 	}
 	return s

@@ -48,6 +48,10 @@ type Config struct {
 	// PutBack is the time until an entry that failed alone is tried again.
 	// Default 10s.
 	PutBack time.Duration
+	// CheckAgain is the time until an account that could not be checked is
+	// checked again, at first. Default 5s. CheckLimit is how long that goes on
+	// before it is decided without. Default 10m.
+	CheckAgain, CheckLimit time.Duration
 	// Ping says whether the database answers.
 	Ping func(context.Context) error
 	// Ordered applies in the order of the stream while the pipeline keeps up.
@@ -68,6 +72,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.PutBack <= 0 {
 		c.PutBack = 10 * time.Second
+	}
+	if c.CheckAgain <= 0 {
+		c.CheckAgain = 5 * time.Second
+	}
+	if c.CheckLimit <= 0 {
+		c.CheckLimit = 10 * time.Minute
 	}
 	c.Consumer.Streams = []string{c.Name}
 	c.Consumer.Batch = c.Batch
@@ -91,6 +101,9 @@ type kind[T any] struct {
 	// it is to be applied at all. nil for a value that needs no check. A
 	// Transient error means that it is to be asked again later.
 	check func(T) func(context.Context) (bool, error)
+	// unchecked says whether a value is applied that could not be checked for
+	// long; else it is parked.
+	unchecked func(T) bool
 	// time is the event time of a value, zero if it has none.
 	time func(T) time.Time
 	// done is told of what has been applied.
@@ -174,9 +187,12 @@ const closeTimeout = 5 * time.Second
 // handle takes what the consumer has read. It blocks while a lane is full, and
 // so stops the reading.
 func (p *Pipeline[T]) handle(ctx context.Context, batch []redstream.Delivery) error {
-	if err := p.order.next(ctx, batch, p.cfg.Batch); err != nil {
-		p.consumer.Retry(0, batch...)
-		return nil //nolint:nilerr // the stop was asked for
+	// What was put off says nothing about the stream.
+	if !p.checks.knows(batch[0].ID) {
+		if err := p.order.next(ctx, batch, p.cfg.Batch); err != nil {
+			p.consumer.Retry(0, batch...)
+			return nil //nolint:nilerr // the stop was asked for
+		}
 	}
 	for i, d := range batch {
 		v, ok, err := p.kind.decode(d)
