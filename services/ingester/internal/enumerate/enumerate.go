@@ -24,6 +24,10 @@ const (
 	maxHosts = 200_000
 	// maxHostRepos bounds how many rows one PDS may list in one pass.
 	maxHostRepos = 10_000_000
+	// maxPages bounds the pages of one visit, or of one list of hosts.
+	maxPages = 1_000_000
+	// maxIdlePages bounds the pages in a row that bring nothing new.
+	maxIdlePages = 100
 )
 
 // Modes of enumeration.
@@ -83,6 +87,10 @@ type Config struct {
 	// Attempts bounds how often a page of a host that the relay named is
 	// tried in a row. Default 6. Relays are tried without end.
 	Attempts int
+	// VisitTime bounds how long the answers of a host that the relay named, or
+	// a relay's list of hosts, may take in one pass; the listing goes on from
+	// there in the next one. Default 30m.
+	VisitTime time.Duration
 	// Backoff spaces the attempts.
 	Backoff fault.Backoff
 }
@@ -132,6 +140,9 @@ func New(cfg Config, deps Deps) (*Enumerator, error) {
 	}
 	if cfg.RetryHosts <= 0 {
 		cfg.RetryHosts = 15 * time.Minute
+	}
+	if cfg.VisitTime <= 0 {
+		cfg.VisitTime = 30 * time.Minute
 	}
 	if cfg.Attempts <= 0 {
 		cfg.Attempts = 6
@@ -286,27 +297,23 @@ func (e *Enumerator) targets(ctx context.Context) []target {
 // hostsOf reads listHosts of a relay to its end or to the first page that
 // keeps failing; what was read until then is returned with the error.
 func (e *Enumerator) hostsOf(ctx context.Context, relay target) (hosts []target, accounts int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.VisitTime)
+	defer cancel()
 	l := lister{http: e.client(relay), base: relay.base}
 	scheme, _, _ := strings.Cut(relay.base, "://")
-	cursor := ""
-	for len(hosts) < maxHosts {
-		var p hostPage
-		limit := e.cfg.PageSize
-		backoff := e.cfg.Backoff
-		backoff.Attempts = e.cfg.Attempts
-		backoff.Notify = func(error, int, time.Duration) {
-			e.metrics.fetchErrors.Inc()
-			limit = max(limit/2, 1)
-		}
-		err := fault.Retry(ctx, backoff, func(ctx context.Context) (err error) {
-			p, err = l.hosts(ctx, cursor, limit)
-			return err
-		})
+	seen := map[string]bool{}
+	var b bounds
+	for cursor := ""; len(seen) < maxHosts; {
+		p, err := e.hostPage(ctx, l, cursor)
 		if err != nil {
 			return hosts, accounts, err
 		}
-		e.metrics.badRows.Add(float64(p.bad))
+		before := len(seen)
 		for _, h := range p.hosts {
+			if seen[h.name] {
+				continue
+			}
+			seen[h.name] = true
 			accounts += h.accounts
 			if h.status != "banned" {
 				hosts = append(hosts, target{name: h.name, base: scheme + "://" + h.name})
@@ -315,7 +322,30 @@ func (e *Enumerator) hostsOf(ctx context.Context, relay target) (hosts []target,
 		if p.cursor == "" {
 			return hosts, accounts, nil
 		}
+		if err := b.page(len(seen) - before); err != nil {
+			return hosts, accounts, fmt.Errorf("listHosts of %s: %w", relay.name, err)
+		}
 		cursor = p.cursor
 	}
 	return hosts, accounts, fmt.Errorf("listHosts of %s names more than %d hosts", relay.name, maxHosts)
+}
+
+// hostPage asks for one page of hosts until it is answered, halving the limit
+// each time.
+func (e *Enumerator) hostPage(ctx context.Context, l lister, cursor string) (p hostPage, err error) {
+	limit := e.cfg.PageSize
+	backoff := e.cfg.Backoff
+	backoff.Attempts = e.cfg.Attempts
+	backoff.Notify = func(error, int, time.Duration) {
+		e.metrics.fetchErrors.Inc()
+		limit = max(limit/2, 1)
+	}
+	err = fault.Retry(ctx, backoff, func(ctx context.Context) (err error) {
+		p, err = l.hosts(ctx, cursor, limit)
+		return err
+	})
+	if err == nil {
+		e.metrics.badRows.Add(float64(p.bad))
+	}
+	return p, err
 }

@@ -488,6 +488,47 @@ func TestDoubtIsFetchedAlthoughItsRevIsKnown(t *testing.T) {
 	require.NoError(t, <-ended)
 }
 
+// A listing that never ends, in empty pages or in slow ones, is left for the
+// next pass and holds no other host.
+func TestListingWithoutEndHoldsNobody(t *testing.T) {
+	t.Parallel()
+	endless := func(w http.ResponseWriter, cursor string, _ int) bool {
+		n, _ := strconv.Atoi(cursor)
+		_, _ = fmt.Fprintf(w, `{"repos":[],"cursor":"%d"}`, n+1)
+		return true
+	}
+	fresh := func(w http.ResponseWriter, cursor string, _ int) bool {
+		n, _ := strconv.Atoi(cursor)
+		_, _ = fmt.Fprintf(w, `{"repos":[%s],"cursor":"%d"}`, row(n, "3mptbypluud2a"), n+1)
+		return true
+	}
+	empty, slow, good, relay := newHost(t), newHost(t), newHost(t, rows(30)...), newHost(t)
+	empty.refuse, slow.refuse = endless, fresh
+	for _, h := range []*host{empty, slow, good} {
+		relay.hosts = append(relay.hosts, fmt.Sprintf(`{"hostname":"%s"}`, h.name()))
+	}
+	r := newRig(t, relay.URL)
+	r.cfg.Mode, r.cfg.Concurrency, r.cfg.VisitTime = enumerate.ByHosts, 1, 300*time.Millisecond
+	r.run(t, func() bool { return r.cursor(t, good.name()) == "!ingester-done" })
+	require.LessOrEqual(t, len(empty.limitsSeen()), 300)
+	require.NotEmpty(t, r.cursor(t, slow.name()), "it goes on from there")
+}
+
+// A list of hosts without end is taken as far as it names new ones.
+func TestListOfHostsWithoutEnd(t *testing.T) {
+	t.Parallel()
+	good := newHost(t, rows(3)...)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		n, _ := strconv.Atoi(req.URL.Query().Get("cursor"))
+		_, _ = fmt.Fprintf(w, `{"hosts":[{"hostname":"%s"}],"cursor":"%d"}`, good.name(), n+1)
+	}))
+	t.Cleanup(server.Close)
+	r := newRig(t, server.URL)
+	r.cfg.Mode = enumerate.ByHosts
+	r.run(t, func() bool { return r.cursor(t, good.name()) == "!ingester-done" })
+	require.Len(t, r.jobs(t), 3)
+}
+
 func tidOf(at time.Time) string {
 	const alphabet = "234567abcdefghijklmnopqrstuvwxyz"
 	n := uint64(at.UnixMicro()) << 10

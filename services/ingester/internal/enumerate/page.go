@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"sluice/pkg/crash"
 	"sluice/pkg/event"
@@ -22,7 +23,7 @@ func (w *walk) pagesFrom(ctx context.Context, saved string) (end bool, err error
 		if saved == doneMark {
 			from = "" // a new pass
 		}
-		p, err := w.fetch(ctx, from)
+		p, err := w.next(ctx, from)
 		if err != nil {
 			return false, err
 		}
@@ -44,6 +45,9 @@ func (w *walk) pagesFrom(ctx context.Context, saved string) (end bool, err error
 		if next == doneMark {
 			return true, nil
 		}
+		if err := w.bounds.page(len(p.rows)); err != nil {
+			return false, fmt.Errorf("listRepos of %s: %w", w.target.name, err)
+		}
 		saved = next
 	}
 }
@@ -51,6 +55,23 @@ func (w *walk) pagesFrom(ctx context.Context, saved string) (end bool, err error
 func (w *walk) wait(ctx context.Context) error {
 	defer w.deps.Pressure.Begin()()
 	return w.deps.Gate.Wait(ctx)
+}
+
+// next fetches a page; from a host that the relay named, within what is left
+// of the time of its visit.
+func (w *walk) next(ctx context.Context, cursor string) (page, error) {
+	if w.target.trusted {
+		return w.fetch(ctx, cursor)
+	}
+	started := time.Now()
+	limited, cancel := context.WithTimeout(ctx, w.cfg.VisitTime-w.spent)
+	defer cancel()
+	p, err := w.fetch(limited, cursor)
+	w.spent += time.Since(started)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return page{}, fmt.Errorf("listing of %s goes on in the next pass: no end within %s", w.target.name, w.cfg.VisitTime)
+	}
+	return p, err
 }
 
 // fetch asks for one page until it is answered, halving the limit each time.

@@ -29,6 +29,8 @@ type walk struct {
 
 	limit  int
 	listed int
+	bounds bounds
+	spent  time.Duration // for answers
 }
 
 func (e *Enumerator) walk(t target) *walk {
