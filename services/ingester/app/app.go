@@ -301,7 +301,8 @@ func (a *App) labels() error {
 	}
 	p, err := labels.New(labels.Config{
 		Labelers: a.cfg.Labelers, Stream: labelStream, Verify: a.cfg.VerifyLabels, Encoding: event.Encoding(a.cfg.Encoding),
-		BatchSize: a.cfg.BatchSize, BatchTimeout: a.cfg.BatchTimeout, DeadLetters: a.cfg.DeadLetters, Grace: a.deps.Grace,
+		BatchSize: a.cfg.BatchSize, BatchTimeout: a.cfg.BatchTimeout, WindowBytes: a.cfg.WindowBytes,
+		DeadLetters: a.cfg.DeadLetters, Grace: a.deps.Grace,
 	}, labels.Deps{
 		Stream: stream, Cursors: a.redis, Gate: a.gate(labelStream, a.cfg.mark(a.cfg.LabelHighWater)), Dead: dead, Keys: a.dir,
 		Subscribe: a.subscriber(0, func(bool) {}), Pressure: a.pressure.Stream(labelStream), Written: a.lag.Stage("labels"),

@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"sluice/pkg/atproto"
 	"sluice/pkg/event"
@@ -83,6 +84,8 @@ type Config struct {
 	// Window bounds the frames read and not yet durable, of one labeler.
 	// Default 256.
 	Window int
+	// WindowBytes bounds their size. Default 64 MiB.
+	WindowBytes int64
 	// DeadLetters bounds the unreadable frames kept. Default 10,000.
 	DeadLetters int64
 	// Grace is how long what was read may take to become durable at a stop.
@@ -130,6 +133,9 @@ func New(cfg Config, deps Deps) (*Pipeline, error) {
 	if cfg.Window <= 0 {
 		cfg.Window = 256
 	}
+	if cfg.WindowBytes <= 0 {
+		cfg.WindowBytes = 64 << 20
+	}
 	if cfg.DeadLetters <= 0 {
 		cfg.DeadLetters = 10_000
 	}
@@ -164,7 +170,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 // lost its tail.
 func (p *Pipeline) follow(ctx, work context.Context, h feed.Host) error {
 	for {
-		l := &labeler{p: p, host: h, frames: make(chan frame, p.cfg.Window)}
+		l := &labeler{
+			p: p, host: h, frames: make(chan frame, p.cfg.Window), budget: semaphore.NewWeighted(p.cfg.WindowBytes),
+		}
 		err := l.run(ctx, work)
 		if !errors.Is(err, redstream.ErrCursorMoved) {
 			return err
@@ -182,6 +190,7 @@ type labeler struct {
 	p      *Pipeline
 	host   feed.Host
 	frames chan frame
+	budget *semaphore.Weighted // bytes of unfinished frames
 
 	// Owned by the reader.
 	window feed.Window
@@ -190,6 +199,7 @@ type labeler struct {
 // frame is what one message asks the writer to do before the cursor passes it.
 type frame struct {
 	seq     int64
+	bytes   int64
 	late    bool
 	labels  []event.Label
 	dead    *feed.DeadLetter

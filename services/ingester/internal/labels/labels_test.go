@@ -313,6 +313,26 @@ func TestLostCursorBeginsAnew(t *testing.T) {
 	require.Equal(t, []int64{0, 0}, asked())
 }
 
+// Frames in hand are bounded by their bytes as well as by their number.
+func TestBytesInHandAreBounded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	raw := frameOf(t, 1, simple("a"))
+	r.cfg.WindowBytes = int64(3 * len(raw))
+	r.gate.closed = true
+	r.start()
+	for i := range 40 {
+		r.frames <- frameOf(t, int64(i+1), simple("a"))
+	}
+	require.Never(t, func() bool { return len(r.frames) < 36 }, 200*time.Millisecond, 10*time.Millisecond)
+	r.gate.mu.Lock()
+	r.gate.closed = false
+	r.gate.mu.Unlock()
+	r.until("40")
+	r.frames <- frameOf(t, 41, simple(strings.Repeat("x", 100)), simple(strings.Repeat("y", 100)), simple(strings.Repeat("z", 100)), simple("b"))
+	r.until("41")
+}
+
 func signedLabel(t *testing.T, key *repo.Key, val string) *label {
 	t.Helper()
 	l := simple(val)

@@ -20,7 +20,7 @@ func (l *labeler) read(ctx context.Context, raw []byte) error {
 	if f == nil {
 		f = &atproto.Frame{Kind: atproto.KindUnknown}
 	}
-	out := frame{}
+	out := frame{bytes: int64(len(raw))}
 	if err == nil && f.Kind != atproto.KindError && f.Kind != atproto.KindInfo && !feed.Plausible(f.Seq) {
 		err = event.Dropf(event.ReasonBadFrame, "%s frame: sequence number %d", f.Kind, f.Seq)
 	}
@@ -60,7 +60,7 @@ func (l *labeler) oversize(ctx context.Context, beginning []byte) error {
 	l.p.metrics.frames.Inc()
 	err := event.Dropf(event.ReasonTooBig, "message above %d bytes", atproto.MaxFrame)
 	l.p.dropped(err)
-	out := frame{dead: feed.NewDeadLetter(beginning, string(event.ReasonTooBig), err)}
+	out := frame{bytes: int64(len(beginning)), dead: feed.NewDeadLetter(beginning, string(event.ReasonTooBig), err)}
 	if seq, _ := feed.Peek(beginning); feed.Plausible(seq) {
 		order, _ := l.window.Observe(seq)
 		out.seq, out.late = seq, order == feed.Late
@@ -72,10 +72,15 @@ func (l *labeler) oversize(ctx context.Context, beginning []byte) error {
 }
 
 func (l *labeler) hand(ctx context.Context, f frame) error {
+	f.bytes = min(f.bytes, l.p.cfg.WindowBytes)
+	if err := l.budget.Acquire(ctx, f.bytes); err != nil {
+		return err
+	}
 	select {
 	case l.frames <- f:
 		return nil
 	case <-ctx.Done():
+		l.budget.Release(f.bytes)
 		return ctx.Err()
 	}
 }

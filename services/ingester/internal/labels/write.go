@@ -95,6 +95,9 @@ func (l *labeler) flush(ctx context.Context, batch []frame) error {
 		}
 	}
 	crash.Point(crash.AfterAddBeforeReply)
+	for i := range batch {
+		l.budget.Release(batch[i].bytes)
+	}
 	l.p.metrics.written.Add(float64(len(items) + len(late)))
 	l.p.deps.Written.Observe(newest)
 	if rewound := batch[len(batch)-1].rewound; rewound != nil {
