@@ -60,6 +60,9 @@ type Config struct {
 	MemoryLimit int64
 	// TempDir holds what does not fit in memory of repositories in flight.
 	TempDir string
+	// TroubleWait is how long a job waits when we could not do our part.
+	// Default 15s.
+	TroubleWait time.Duration
 	// Grace bounds the work after the stop signal.
 	Grace time.Duration
 	Fetch FetchConfig
@@ -85,6 +88,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MemoryLimit <= 0 {
 		c.MemoryLimit = 256 << 20
+	}
+	if c.TroubleWait <= 0 {
+		c.TroubleWait = 15 * time.Second
 	}
 	c.Fetch = c.Fetch.withDefaults()
 	c.Host = c.Host.withDefaults()
@@ -258,6 +264,7 @@ func (b *Backfiller) Run(ctx context.Context) error {
 		member("read "+r.group, func(ctx context.Context) error { return r.consumer.Run(ctx, r.handle) })
 		member("resolve "+r.group, func(ctx context.Context) error { return b.resolveAll(ctx, work, r.queue) })
 	}
+	member("repositories", b.failFatal)
 	member("dispatch", func(ctx context.Context) error { return b.dispatch(ctx, work) })
 	err := g.Wait()
 	err = errors.Join(err, b.close(ctx))
@@ -278,6 +285,17 @@ func (b *Backfiller) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// failFatal stops the process with the first error of a repository that no
+// retry can help, whatever else is being waited for.
+func (b *Backfiller) failFatal(ctx context.Context) error {
+	select {
+	case err := <-b.fatal:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
 // dispatch starts repositories while there is a free place, and waits for
 // them at the end.
 func (b *Backfiller) dispatch(ctx, work context.Context) error {
@@ -287,8 +305,6 @@ func (b *Backfiller) dispatch(ctx, work context.Context) error {
 	for {
 		select {
 		case places <- struct{}{}:
-		case err := <-b.fatal:
-			return err
 		case <-ctx.Done():
 			return nil
 		}

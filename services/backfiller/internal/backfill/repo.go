@@ -85,11 +85,8 @@ func (b *Backfiller) finish(work context.Context, t *task, r result) {
 	}
 }
 
-// ownTroubleWait is how long a job waits when we could not do our part.
-const ownTroubleWait = 15 * time.Second
-
 // ownTrouble ends an attempt that failed on our side, such as a full disk: the
-// job is not charged. What no retry can help stops the process.
+// job is charged neither an attempt nor a delivery. What no retry can help stops the process.
 func (b *Backfiller) ownTrouble(ctx context.Context, t *task, err error) {
 	if fault.ClassOf(err) == fault.Fatal {
 		select {
@@ -98,7 +95,7 @@ func (b *Backfiller) ownTrouble(ctx context.Context, t *task, err error) {
 		}
 	} else {
 		b.log.WarnContext(ctx, "repository put off by trouble of our own", "did", t.job.DID, slog.Any("err", err))
-		t.from.consumer.Retry(ownTroubleWait, t.delivery)
+		t.from.consumer.Postpone(b.cfg.TroubleWait, t.delivery)
 	}
 	b.finish(ctx, t, result{})
 }
