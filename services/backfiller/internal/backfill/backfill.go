@@ -201,7 +201,9 @@ func New(cfg Config, d Deps) (*Backfiller, error) {
 	b.hold.gate = b.gate
 	groups := map[string][]string{cfg.Jobs: Groups(cfg.Group)}
 	b.trim = d.Redis.NewTrimmer(redstream.TrimConfig{Streams: groups})
-	b.monitor = d.Redis.NewMonitor(redstream.MonitorConfig{Streams: groups, Every: 5 * time.Second})
+	b.monitor = d.Redis.NewMonitor(redstream.MonitorConfig{
+		Streams: groups, DeadLetters: map[string]string{cfg.Jobs: cfg.DeadLetters}, Every: 5 * time.Second,
+	})
 	b.watch = &progress{
 		redis: d.Redis, stream: cfg.Jobs, group: cfg.Group, output: cfg.Output, monitor: b.monitor, delayed: b.delayed,
 		states: b.states, sched: b.sched, tally: b.tally, m: b.m, log: b.log,

@@ -74,3 +74,18 @@ func TestBackfillFatalStopsWhileNothingIsReady(t *testing.T) {
 	require.ErrorIs(t, err, redstream.ErrWrongType)
 	require.False(t, r.idle(), "the job is still there")
 }
+
+// The dead letters may have a name of their own.
+func TestBackfillCountsItsDeadLetters(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	x := r.start(func(c *Config) { c.DeadLetters = "graveyard" })
+	r.raw("repo", "{")
+	q := r.redis.DeadLetters("repo_backfill", "graveyard")
+	eventually(t, 10*time.Second, "dead letter", func() bool {
+		n, err := q.Len(t.Context())
+		return err == nil && n == 1
+	})
+	require.NoError(t, x.monitor.Round(t.Context()))
+	require.Equal(t, int64(1), x.monitor.Stats("repo_backfill").DeadLetters)
+}
