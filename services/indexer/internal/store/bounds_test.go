@@ -6,9 +6,11 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"sluice/pkg/event"
 	"sluice/services/indexer/internal/derive"
 	"sluice/services/indexer/internal/store"
 )
@@ -82,4 +84,43 @@ func TestLongListInGate(t *testing.T) {
 	settle(t, st)
 	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.post WHERE "violatesThreadGate"`))
 	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}_sluice.waiting WHERE length(key) < 100`))
+}
+
+// TestManyReplies: a post with many replies, reposts and quotes that arrives or
+// goes is judged in small transactions, and one row that fails does not block
+// the others.
+func TestManyReplies(t *testing.T) {
+	t.Parallel()
+	st, pool, schema := newStore(t)
+	ctx := context.Background()
+	m := newMaker()
+	post := m.post(1, nil, nil)
+	var events []*event.Event
+	for i := range 120 {
+		events = append(events, m.post(10+i, post, post),
+			m.create(200+i, "app.bsky.feed.repost", "", `,"subject":{"uri":"`+post.URI()+`","cid":"`+post.CID+`"}`),
+			m.create(400+i, "app.bsky.feed.post", "", `,"text":"","embed":{"$type":"app.bsky.embed.record","record":{"uri":"`+post.URI()+`","cid":"`+post.CID+`"}}`))
+	}
+	applyParallel(t, []*store.Store{st}, 100, events)
+	settle(t, st)
+	_, err := pool.Exec(ctx, fmt.Sprintf(`CREATE FUNCTION %[1]s_sluice.fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+IF NEW.uri = '%[2]s' THEN RAISE EXCEPTION 'by the test'; END IF; RETURN NEW; END $$;
+CREATE TRIGGER fail BEFORE UPDATE ON %[1]s.post FOR EACH ROW EXECUTE FUNCTION %[1]s_sluice.fail()`, schema, events[60].URI()))
+	require.NoError(t, err)
+	applyParallel(t, []*store.Store{st}, 100, []*event.Event{post})
+	require.Eventually(t, func() bool {
+		_, err := st.Recheck(ctx)
+		require.NoError(t, err)
+		return count(t, pool, schema, `SELECT count(*) FROM {s}.post WHERE "invalidReplyRoot"`) == 1 &&
+			count(t, pool, schema, `SELECT count(*) FROM {s}_sluice.recheck WHERE attempts = 0`) == 0
+	}, time.Minute, 5*time.Millisecond)
+	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}_sluice.recheck WHERE attempts > 0 AND uri = $1`, events[60].URI()))
+	_, err = pool.Exec(ctx, `DROP TRIGGER fail ON `+schema+`.post`)
+	require.NoError(t, err)
+	applyParallel(t, []*store.Store{st}, 100, []*event.Event{m.delete(post)})
+	settle(t, st)
+	require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.post WHERE "invalidReplyRoot"`))
+	require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.feed_item WHERE type = 'repost'`))
+	require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.quote`))
+	noDrift(t, st)
 }

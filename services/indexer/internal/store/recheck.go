@@ -2,10 +2,13 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/jackc/pgx/v5"
 
+	"sluice/pkg/fault"
 	"sluice/pkg/pg"
 	"sluice/services/indexer/internal/derive"
 )
@@ -16,31 +19,74 @@ const recheckSize = 50
 // Recheck judges posts again whose surroundings have changed: older records
 // that arrived later, or beside them. A row is taken once every transaction
 // that ran beside the one that wrote it has ended. It returns how many rows it
-// finished. Several callers share the work.
+// finished. Several callers share the work. When some rows fail together, they
+// are tried one by one, and those that fail alone are put off.
 func (s *Store) Recheck(ctx context.Context) (int, error) {
-	total := 0
+	total, single := 0, 0
 	for {
-		var any bool
-		if err := s.pool.QueryRow(ctx, s.q.names.Replace("SELECT EXISTS (SELECT 1 FROM {o}.recheck)")).Scan(&any); err != nil {
-			return total, pg.Classify(fmt.Errorf("look for rechecks: %w", err))
+		size := recheckSize
+		if single > 0 {
+			size, single = 1, single-1
 		}
-		if !any {
-			return total, nil
-		}
-		n := 0
-		err := s.retry(ctx, func(ctx context.Context) (err error) {
-			n, err = s.recheckSome(ctx)
-			return err
-		})
-		total += n
+		done, failed, cause, err := s.recheckStep(ctx, size)
+		total += done
 		if err != nil {
 			return total, fmt.Errorf("recheck: %w", err)
 		}
-		if n == 0 {
+		switch {
+		case cause == nil && done == 0:
 			return total, nil
+		case cause == nil:
+			s.metrics.rechecked.Add(float64(done))
+		case ctx.Err() != nil || fault.ClassOf(cause) == fault.Fatal:
+			return total, fmt.Errorf("recheck: %w", cause)
+		case len(failed) > 1:
+			single = len(failed)
+		default:
+			if err := s.putOff(ctx, failed[0], cause); err != nil {
+				return total, err
+			}
 		}
-		s.metrics.rechecked.Add(float64(n))
 	}
+}
+
+// recheckStep runs one transaction. cause is why the rows failed that it took,
+// err why it could take none.
+func (s *Store) recheckStep(ctx context.Context, size int) (done int, failed []int64, cause, err error) {
+	err = s.retry(ctx, func(ctx context.Context) error {
+		t, err := s.recheckSome(ctx, size)
+		done, failed, cause = 0, nil, nil
+		switch {
+		case err == nil:
+			done = len(t.ids)
+		case len(t.ids) > 0:
+			failed, cause = t.ids, pg.Classify(err)
+			return nil
+		}
+		return err
+	})
+	return done, failed, cause, err
+}
+
+// putOff lets a row wait, twice as long each time, for an hour at most.
+func (s *Store) putOff(ctx context.Context, id int64, cause error) error {
+	var r recheckRow
+	var attempts int
+	err := s.retry(ctx, func(ctx context.Context) error {
+		err := s.pool.QueryRow(ctx, s.q.names.Replace(`UPDATE {o}.recheck SET attempts = attempts + 1,
+not_before = now() + least(interval '1 second' * power(2, least(attempts, 12)), interval '1 hour') WHERE id = $1 RETURNING left(uri, 200), what, attempts`), id).
+			Scan(&r.URI, &r.What, &attempts)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil // done after all
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("put off recheck: %w", err)
+	}
+	s.metrics.rechecksPutOff.Inc()
+	s.log.WarnContext(ctx, "recheck put off", slog.String("uri", r.URI), slog.Int("what", int(r.What)), slog.Int("attempts", attempts), slog.Any("err", cause))
+	return nil
 }
 
 // taken is what one transaction of Recheck works on.
@@ -48,38 +94,50 @@ type taken struct {
 	ids  []int64
 	rows []recheckRow
 	// targets are the posts to judge, with the tasks for each.
-	targets map[string]int16
+	targets map[string]*target
 	// feeds and quotes of deleted posts that go.
 	feeds, quotes []string
 }
 
-func (s *Store) recheckSome(ctx context.Context) (int, error) {
-	var t *taken
+// target is a post to judge.
+type target struct {
+	what int16
+	// after: only if it is younger than this.
+	after string
+}
+
+func (t *taken) aim(r recheckRow) {
+	if cur := t.targets[r.URI]; cur != nil {
+		cur.what, cur.after = cur.what|r.What, min(cur.after, r.Rev)
+		return
+	}
+	t.targets[r.URI] = &target{what: r.What, after: r.Rev}
+}
+
+func (s *Store) recheckSome(ctx context.Context, size int) (*taken, error) {
+	t := &taken{}
 	_, _, err := s.transact(ctx, task{
 		open: func(ctx context.Context, conn batcher) (*locks, error) {
-			t = &taken{targets: map[string]int16{}}
-			if err := s.takeRechecks(ctx, conn, t); err != nil {
+			*t = taken{targets: map[string]*target{}}
+			if err := s.takeRechecks(ctx, conn, t, size); err != nil {
 				return nil, err
 			}
 			return s.expand(ctx, conn, t)
 		},
 		work: func(sm *sim) {
-			for uri, what := range t.targets {
-				sm.rejudge(uri, what, s.cfg.NotifyBackfill)
+			for uri, to := range t.targets {
+				sm.rejudge(uri, *to, s.cfg.NotifyBackfill)
 			}
 		},
 		extra: func(st *statements) { s.finishRechecks(st, t) },
 	})
-	if err != nil {
-		return 0, err
-	}
-	return len(t.ids), nil
+	return t, err
 }
 
-func (s *Store) takeRechecks(ctx context.Context, conn batcher, t *taken) error {
+func (s *Store) takeRechecks(ctx context.Context, conn batcher, t *taken, size int) error {
 	b := &pgx.Batch{}
 	b.Queue(s.q.names.Replace(`SELECT id, uri, what, rev FROM {o}.recheck WHERE xid < pg_snapshot_xmin(pg_current_snapshot())
-ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED`), recheckSize).Query(func(rows pgx.Rows) error {
+AND not_before <= now() ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED`), size).Query(func(rows pgx.Rows) error {
 		return scanAll(rows, func(row pgx.CollectableRow) error {
 			var id int64
 			var r recheckRow
@@ -91,52 +149,57 @@ ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED`), recheckSize).Query(func(rows pgx.
 	return read(ctx, conn, b)
 }
 
-// expand finds the posts that the taken rows are about, and locks their
-// repositories.
+// A row about a post with replies, feed items or quotes becomes a row for each
+// of them, however many there are: they are judged some at a time.
+const (
+	expandReplies = `WITH RECURSIVE down AS (
+SELECT u.rev AS rev, p.uri, 1 AS depth FROM unnest($1::text[], $2::text[]) u(uri, rev) JOIN {s}.post p ON p."replyParent" = u.uri
+UNION SELECT down.rev, p.uri, down.depth + 1 FROM down JOIN {s}.post p ON p."replyParent" = down.uri WHERE down.depth < 4)
+INSERT INTO {o}.recheck (uri, what, rev) SELECT DISTINCT d.uri, $3::smallint, d.rev FROM down d`
+	expandFeeds = `INSERT INTO {o}.recheck (uri, what, rev) SELECT f.uri, $3::smallint, u.rev FROM unnest($1::text[], $2::text[]) u(uri, rev)
+JOIN {s}.feed_item f ON f."postUri" = u.uri AND f.uri <> u.uri`
+	expandQuotes = `INSERT INTO {o}.recheck (uri, what, rev) SELECT q.uri, $3::smallint, u.rev FROM unnest($1::text[], $2::text[]) u(uri, rev)
+JOIN {s}.quote q ON q.subject = u.uri AND q.uri <> u.uri`
+	// older lists the rows of a table with their place in time.
+	older = `SELECT f.uri, u.rev, coalesce(r.rev, ''), f."sortAt" FROM unnest($1::text[], $2::text[]) u(uri, rev)
+JOIN {s}.%s f ON f.uri = u.uri LEFT JOIN {s}.record r ON r.uri = f.uri`
+)
+
+// pairs are rows as two arrays.
+type pairs struct{ uris, revs []string }
+
+func (p *pairs) add(uri, rev string) { p.uris, p.revs = append(p.uris, uri), append(p.revs, rev) }
+
+// expand finds what the taken rows are about, and the locks of its
+// repositories. Rows about many posts are replaced by rows about one.
 func (s *Store) expand(ctx context.Context, conn batcher, t *taken) (*locks, error) {
-	const descendants = `WITH RECURSIVE down AS (
-SELECT u.uri AS root, u.rev AS rev, p.uri, 1 AS depth FROM unnest($1::text[], $2::text[]) u(uri, rev) JOIN {s}.post p ON p."replyParent" = u.uri
-UNION SELECT down.root, down.rev, p.uri, down.depth + 1 FROM down JOIN {s}.post p ON p."replyParent" = down.uri WHERE down.depth < 4)
-SELECT DISTINCT d.uri, d.rev, coalesce(r.rev, ''), p."sortAt" FROM down d JOIN {s}.post p ON p.uri = d.uri LEFT JOIN {s}.record r ON r.uri = d.uri`
-	const related = `SELECT f.uri, u.rev, coalesce(r.rev, ''), f."sortAt" FROM unnest($1::text[], $2::text[]) u(uri, rev)
-JOIN {s}.%s f ON f.%s = u.uri AND f.uri <> u.uri LEFT JOIN {s}.record r ON r.uri = f.uri`
-	var uris, revs, goneURIs, goneRevs []string
+	var above, gone, feeds, quotes pairs
 	for _, r := range t.rows {
 		switch r.What {
 		case recheckGone:
-			goneURIs, goneRevs = append(goneURIs, r.URI), append(goneRevs, r.Rev)
-			uris, revs = append(uris, r.URI), append(revs, r.Rev)
+			gone.add(r.URI, r.Rev)
+			above.add(r.URI, r.Rev)
 		case recheckDescend:
-			uris, revs = append(uris, r.URI), append(revs, "")
+			above.add(r.URI, "")
+		case recheckFeed:
+			feeds.add(r.URI, r.Rev)
+		case recheckQuote:
+			quotes.add(r.URI, r.Rev)
 		default:
-			t.targets[r.URI] |= r.What
-		}
-	}
-	younger := func(put func(uri string), want func(rev, at string) bool) func(pgx.Rows) error {
-		return func(rows pgx.Rows) error {
-			return scanAll(rows, func(row pgx.CollectableRow) error {
-				var uri, rev, own, sortAt string
-				err := row.Scan(&uri, &rev, &own, &sortAt)
-				if want(rev, stamp(own, sortAt)) {
-					put(uri)
-				}
-				return err
-			})
+			t.aim(r)
 		}
 	}
 	b := &pgx.Batch{}
-	if len(uris) > 0 {
-		b.Queue(s.q.names.Replace(descendants), uris, revs).Query(younger(
-			func(uri string) { t.targets[uri] |= recheckParent },
-			func(rev, at string) bool { return at > rev }))
+	spread := func(sql string, of pairs, what int16) {
+		if len(of.uris) > 0 {
+			b.Queue(s.q.names.Replace(sql), of.uris, of.revs, what)
+		}
 	}
-	if len(goneURIs) > 0 {
-		before := func(rev, at string) bool { return at < rev }
-		b.Queue(s.q.names.Replace(fmt.Sprintf(related, "feed_item", `"postUri"`)), goneURIs, goneRevs).Query(younger(
-			func(uri string) { t.feeds = append(t.feeds, uri) }, before))
-		b.Queue(s.q.names.Replace(fmt.Sprintf(related, "quote", "subject")), goneURIs, goneRevs).Query(younger(
-			func(uri string) { t.quotes = append(t.quotes, uri) }, before))
-	}
+	spread(expandReplies, above, recheckParent)
+	spread(expandFeeds, gone, recheckFeed)
+	spread(expandQuotes, gone, recheckQuote)
+	s.findOlder(b, "feed_item", feeds, &t.feeds)
+	s.findOlder(b, "quote", quotes, &t.quotes)
 	if err := read(ctx, conn, b); err != nil {
 		return nil, err
 	}
@@ -150,6 +213,23 @@ JOIN {s}.%s f ON f.%s = u.uri AND f.uri <> u.uri LEFT JOIN {s}.record r ON r.uri
 		}
 	}
 	return l, nil
+}
+
+// findOlder queues a look for the rows that are older than a deletion.
+func (s *Store) findOlder(b *pgx.Batch, table string, of pairs, into *[]string) {
+	if len(of.uris) == 0 {
+		return
+	}
+	b.Queue(s.q.names.Replace(fmt.Sprintf(older, table)), of.uris, of.revs).Query(func(rows pgx.Rows) error {
+		return scanAll(rows, func(row pgx.CollectableRow) error {
+			var uri, rev, own, sortAt string
+			err := row.Scan(&uri, &rev, &own, &sortAt)
+			if stamp(own, sortAt) < rev {
+				*into = append(*into, uri)
+			}
+			return err
+		})
+	})
 }
 
 // finishRechecks removes what deleted posts leave behind, and the rows that are
@@ -166,10 +246,14 @@ INSERT INTO {o}.count_delta (kind, key, n) SELECT 4, subject, -count(*) FROM d G
 }
 
 // rejudge does the tasks of one post.
-func (s *sim) rejudge(uri string, what int16, notifyFetched bool) {
+func (s *sim) rejudge(uri string, to target, notifyFetched bool) {
+	what := to.what
 	p, rec, ref := s.post(uri), s.rec(uri), s.ref(uri)
 	if p == nil || rec == nil || ref == nil {
 		s.settled[uri] = struct{}{}
+		return
+	}
+	if p.Stamp <= to.after {
 		return
 	}
 	u := derive.ParseURI(uri)

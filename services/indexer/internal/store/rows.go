@@ -138,6 +138,8 @@ const (
 	recheckEmbed               // whether the post gate of the quoted post allows it
 	recheckGone                // the post was deleted: feed items and quotes of it, replies after it
 	recheckDescend             // the post arrived: its replies
+	recheckFeed                // a feed item of a deleted post
+	recheckQuote               // a quote of a deleted post
 )
 
 type recheckRow struct {
