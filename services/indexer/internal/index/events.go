@@ -92,14 +92,14 @@ func (*events) decode(d redstream.Delivery) (eventEntry, bool, error) {
 	return eventEntry{event: ev, id: d.ID}, true, nil
 }
 
-func (e *events) applyAll(ctx context.Context, batch []eventEntry) error {
+func (e *events) applyAll(ctx context.Context, batch []eventEntry) (refused []error, err error) {
 	changes := make([]store.Change, len(batch))
 	for i, v := range batch {
 		changes[i] = store.Change{Event: v.event, Live: e.live && !v.event.Backfilled()}
 	}
 	outcome, err := e.to.Apply.Apply(ctx, changes)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var sweeps []store.Sweep
 	for _, v := range batch {
@@ -109,7 +109,7 @@ func (e *events) applyAll(ctx context.Context, batch []eventEntry) error {
 	}
 	if len(sweeps) > 0 {
 		if err := e.to.Sweeps.QueueSweeps(ctx, sweeps...); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, v := range batch {
@@ -117,14 +117,13 @@ func (e *events) applyAll(ctx context.Context, batch []eventEntry) error {
 			continue
 		}
 		if err := e.to.Delete.DeleteAccount(ctx, v.event.DID, v.event.Time); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if len(outcome.Seen) > 0 && e.to.Wake != nil {
 		e.to.Wake()
 	}
-	e.count(ctx, batch, outcome)
-	return nil
+	return e.count(ctx, batch, outcome), nil
 }
 
 // deletes says whether an event says that an account is gone for good.
@@ -145,18 +144,22 @@ func (e *events) check(v eventEntry) func(context.Context) (bool, error) {
 	}
 }
 
-// count tells the metrics what became of each change.
-func (e *events) count(ctx context.Context, batch []eventEntry, outcome store.Outcome) {
+// count tells the metrics what became of each change, and returns what the
+// database refused.
+func (e *events) count(ctx context.Context, batch []eventEntry, outcome store.Outcome) (refused []error) {
+	refused = make([]error, len(batch))
 	for i, r := range outcome.Results {
 		switch r.Result {
 		case store.Applied:
 			e.metrics.writes.Inc()
 		case store.Rejected:
-			e.metrics.rejected()
+			e.metrics.rejected(r.Err)
+			refused[i] = byDatabase(r.Err)
 			e.log.DebugContext(ctx, "record refused", "uri", batch[i].event.URI(), slog.Any("err", r.Err))
 		case store.Stale, store.Ignored:
 		}
 	}
+	return refused
 }
 
 // done counts what is acknowledged.

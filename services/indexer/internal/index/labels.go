@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -50,24 +51,30 @@ func (*labels) decode(d redstream.Delivery) (labelEntry, bool, error) {
 	return all, len(all) > 0, err
 }
 
-func (l *labels) applyAll(ctx context.Context, batch []labelEntry) error {
+func (l *labels) applyAll(ctx context.Context, batch []labelEntry) (refused []error, err error) {
 	var all []event.LabelEvent
 	for _, entry := range batch {
 		all = append(all, entry...)
 	}
 	outcome, err := l.apply.ApplyLabels(ctx, all)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	l.metrics.writes.Add(float64(outcome.Added + outcome.Removed))
 	l.metrics.labelsAdded.Add(float64(outcome.Added))
 	l.metrics.labelsRemoved.Add(float64(outcome.Removed))
-	for _, err := range outcome.Errors {
-		if err != nil {
-			l.metrics.rejected()
+	refused = make([]error, len(batch))
+	next := 0
+	for i, entry := range batch {
+		for _, err := range outcome.Errors[next : next+len(entry)] {
+			if err != nil {
+				l.metrics.rejected(err)
+				refused[i] = cmp.Or(refused[i], byDatabase(err))
+			}
 		}
+		next += len(entry)
 	}
-	return nil
+	return refused, nil
 }
 
 func (l *labels) done(batch []labelEntry) {

@@ -10,6 +10,7 @@ import (
 	"sluice/pkg/event"
 	"sluice/pkg/fault"
 	"sluice/pkg/obs"
+	"sluice/services/indexer/internal/derive"
 )
 
 // The stages whose event-time lag is exported.
@@ -34,6 +35,7 @@ type Metrics struct {
 	active                             prometheus.Gauge
 	batch, commit                      *prometheus.HistogramVec
 	parks                              *prometheus.CounterVec // stage, reason
+	refused                            *prometheus.CounterVec // reason
 	retries, splits                    *prometheus.CounterVec // stage
 	sweeps                             prometheus.Counter
 	sweepsWaiting                      prometheus.Gauge
@@ -59,6 +61,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		commit: r.histograms("sluice_index_commit_seconds", "Time to apply one batch, with its retries. Rises when the database is the bottleneck.",
 			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}),
 		parks:         r.counters("sluice_index_parked_total", "Entries sent to the dead letters. Look at them with streamctl dlq.", "stage", "reason"),
+		refused:       r.counters("sluice_index_refused_total", "Records and labels refused for what they are. bad_value: by the database; those are in the dead letters.", "reason"),
 		retries:       r.counters("sluice_index_retries_total", "Batches tried again.", "stage"),
 		splits:        r.counters("sluice_index_splits_total", "Batches halved to find the entry at fault.", "stage"),
 		sweeps:        r.counter("sluice_index_sweeps_total", "Snapshots of repositories after which what they did not have was deleted."),
@@ -73,6 +76,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	} {
 		m.byKind[collection] = r.counter("indexer_"+kind+"_events_total", "Operations on records of the kind "+kind+" applied.")
 	}
+	for _, reason := range refusals() {
+		m.refused.WithLabelValues(reason)
+	}
 	r.add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "indexer_pending_messages", Help: "Entries that this process has read and not yet acknowledged.",
 	}, m.pending))
@@ -86,10 +92,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 // applied; zero if it has not had any.
 func (m *Metrics) Last(stage string) func() time.Time { return m.lag.Stage(stage).Last }
 
-// rejected counts a record that was refused for what it is.
-func (m *Metrics) rejected() {
-	m.errs.Inc()
-	m.expectedErrs.Inc()
+// rejected counts a record or a label that was refused for what it is. What is
+// parked besides is counted as an error there.
+func (m *Metrics) rejected(cause error) {
+	m.refused.WithLabelValues(refusal(cause)).Inc()
+	if byDatabase(cause) == nil {
+		m.errs.Inc()
+		m.expectedErrs.Inc()
+	}
 }
 
 // stage returns the metrics of one pipeline, whose consumer holds entries as
@@ -101,7 +111,7 @@ func (m *Metrics) stage(name string, held func() int, lost func() float64) *stag
 		batch: m.batch.WithLabelValues(name), commit: m.commit.WithLabelValues(name),
 		retries: m.retries.WithLabelValues(name), splits: m.splits.WithLabelValues(name),
 	}
-	for _, reason := range append(event.Reasons(), ReasonUnreachable) {
+	for _, reason := range append(event.Reasons(), ReasonUnreachable, event.Reason(derive.BadValue)) {
 		m.parks.WithLabelValues(name, string(reason))
 	}
 	return s

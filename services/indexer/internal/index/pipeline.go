@@ -8,6 +8,7 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,8 +96,10 @@ type kind[T any] struct {
 	decode func(redstream.Delivery) (v T, ok bool, err error)
 	// key chooses the lane; values of one key are applied in order.
 	key func(T) string
-	// apply makes the values durable, all or none.
-	apply func(context.Context, []T) error
+	// apply makes the values durable, all or none. refused, if there is any,
+	// says for each value why the database does not take it, nil if it does:
+	// what is refused is parked.
+	apply func(ctx context.Context, values []T) (refused []error, err error)
 	// check, if set, is asked before a value is applied, off the lanes: whether
 	// it is to be applied at all. nil for a value that needs no check. A
 	// Transient error means that it is to be asked again later.
@@ -295,10 +298,17 @@ func (p *Pipeline[T]) attempt(ctx context.Context, batch []entry[T]) error {
 		values[i] = w.v
 	}
 	start := time.Now()
-	err := p.retry(ctx, values)
+	var refused []error
+	err := p.retry(ctx, func(ctx context.Context) (err error) {
+		refused, err = p.kind.apply(ctx, values)
+		return err
+	})
 	switch {
 	case err == nil:
 		p.metrics.applied(len(batch), time.Since(start))
+		for i, cause := range refused {
+			batch[i].park = cmp.Or(batch[i].park, cause)
+		}
 		return p.finish(ctx, batch, values)
 	case errors.Is(err, errHandOver):
 		p.consumer.Retry(0, deliveries(batch)...)
@@ -328,12 +338,12 @@ func (p *Pipeline[T]) attempt(ctx context.Context, batch []entry[T]) error {
 // errHandOver says that the grace time is over.
 var errHandOver = errors.New("no time left to apply")
 
-// retry applies the values until they are durable, the attempts are used up, or
-// no time is left. While the database does not answer, attempts do not count.
-func (p *Pipeline[T]) retry(ctx context.Context, values []T) error {
+// retry repeats a step until it is durable, the attempts are used up, or no
+// time is left. While the database does not answer, attempts do not count.
+func (p *Pipeline[T]) retry(ctx context.Context, step func(context.Context) error) error {
 	backoff := fault.Backoff{Initial: 50 * time.Millisecond, Max: 5 * time.Second}
 	for attempt, counted := 1, 0; ; attempt++ {
-		err := p.kind.apply(ctx, values)
+		err := step(ctx)
 		if err == nil {
 			p.breaker.good()
 			return nil
