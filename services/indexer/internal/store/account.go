@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,6 +18,9 @@ import (
 // eraseSize is how many records one transaction takes out.
 const eraseSize = 500
 
+// listSize is how many records are listed at once before they are taken out.
+const listSize = 100_000
+
 // DeleteAccount takes an account and all its records out, as of a time: what is
 // younger stays, and what is older and comes later is refused. It is safe to
 // call again, and finishes what an earlier call began.
@@ -27,7 +32,7 @@ func (s *Store) DeleteAccount(ctx context.Context, did, at string) error {
 		err = s.eraseAll(ctx, did, rev+markFetched, "")
 	}
 	if err == nil {
-		err = s.retry(ctx, func(ctx context.Context) error { return s.forgetAccount(ctx, did, rev, at) })
+		err = s.forgetAccount(ctx, did, rev, at)
 	}
 	if err != nil {
 		return fmt.Errorf("delete account %s: %w", did, err)
@@ -59,21 +64,51 @@ ON CONFLICT (did) DO UPDATE SET deleted_rev = EXCLUDED.deleted_rev, deleted_at =
 }
 
 // eraseAll takes out the records of a repository below a revision, some in one
-// transaction. tomb is the revision of the tombstones, empty for none.
+// transaction. tomb is the revision of the tombstones, empty for none. The
+// records are listed first, many at once, so that what stays, and what has gone
+// already, is not read again for every transaction.
 func (s *Store) eraseAll(ctx context.Context, did, below, tomb string) error {
 	for {
-		n := 0
+		var listed []string
 		err := s.retry(ctx, func(ctx context.Context) (err error) {
-			n, err = s.eraseSome(ctx, did, below, tomb)
+			listed, err = s.listBelow(ctx, did, below)
 			return err
 		})
-		if err != nil || n < eraseSize {
-			return err
+		if err != nil {
+			return fmt.Errorf("list records: %w", err)
+		}
+		for page := range slices.Chunk(listed, eraseSize) {
+			err := s.retry(ctx, func(ctx context.Context) error { return s.eraseSome(ctx, did, below, tomb, page) })
+			if err != nil {
+				return err
+			}
+		}
+		if len(listed) < listSize {
+			return nil
 		}
 	}
 }
 
-func (s *Store) eraseSome(ctx context.Context, did, below, tomb string) (int, error) {
+// listBelow lists records of a repository below a revision, in order as far as
+// they are listed.
+func (s *Store) listBelow(ctx context.Context, did, below string) (uris []string, err error) {
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, settings, strconv.FormatInt(s.cfg.StatementTimeout.Milliseconds(), 10)); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, s.q.names.Replace(`SELECT uri FROM {s}.record
+WHERE did = $1 AND (rev IS NULL OR rev COLLATE "C" < $2) LIMIT $3`), did, below, listSize)
+		if err != nil {
+			return err
+		}
+		uris, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	slices.Sort(uris)
+	return uris, err
+}
+
+func (s *Store) eraseSome(ctx context.Context, did, below, tomb string, page []string) error {
 	l := newLocks(s.cfg.Schema)
 	l.repo(did)
 	var doomed []recRow
@@ -81,7 +116,7 @@ func (s *Store) eraseSome(ctx context.Context, did, below, tomb string) (int, er
 		doomed = nil
 		b := &pgx.Batch{}
 		b.Queue(s.q.names.Replace(`SELECT uri, cid, did, "indexedAt", coalesce(rev, '') FROM {s}.record
-WHERE did = $1 AND (rev IS NULL OR rev COLLATE "C" < $2) ORDER BY uri LIMIT $3`), did, below, eraseSize).Query(func(rows pgx.Rows) error {
+WHERE uri = ANY($1) AND (rev IS NULL OR rev COLLATE "C" < $2)`), page, below).Query(func(rows pgx.Rows) error {
 			return scanAll(rows, func(row pgx.CollectableRow) error {
 				var r recRow
 				err := row.Scan(&r.URI, &r.CID, &r.DID, &r.IndexedAt, &r.Rev)
@@ -101,7 +136,7 @@ WHERE did = $1 AND (rev IS NULL OR rev COLLATE "C" < $2) ORDER BY uri LIMIT $3`)
 		}
 	}})
 	crash.Point(crash.AfterSweepBeforeCommit)
-	return len(doomed), err
+	return err
 }
 
 // sweep takes out one record. Its tombstone, if there is to be one, has the
@@ -124,26 +159,60 @@ func (s *sim) sweep(cur *recRow, tomb, at string) {
 	s.erase(cur, kind, at, false)
 }
 
-// forgetAccount removes what is left of an account besides its records.
+// forgetAccount removes what is left of an account besides its records: the
+// notifications by and for it, some in one transaction, then its actor.
 func (s *Store) forgetAccount(ctx context.Context, did, rev, at string) error {
-	const younger = `SELECT 1 FROM {s}.record r WHERE r.uri = n."recordUri" AND rtrim(r.rev, '~|') COLLATE "C" > $2`
-	return s.locked(ctx, did, func(tx pgx.Tx) error {
-		for _, sql := range []string{
-			`DELETE FROM {s}.notification n WHERE n.author = $1 AND NOT EXISTS (` + younger + `)`,
-			`DELETE FROM {s}.notification n WHERE n.did = $1 AND NOT EXISTS (` + younger + `)`,
-		} {
-			if _, err := tx.Exec(ctx, s.q.names.Replace(sql), did, rev); err != nil {
-				return err
-			}
-		}
-		_, err := tx.Exec(ctx, s.q.names.Replace(`DELETE FROM {s}.actor a WHERE a.did = $1 AND a."indexedAt" <= $3
-AND NOT EXISTS (SELECT 1 FROM {s}.actor_sync y WHERE y.did = a.did AND y."repoRev" COLLATE "C" > $2)`), did, rev, at)
-		if err != nil {
+	for _, column := range []string{"author", "did"} {
+		if err := s.forgetNotifications(ctx, column, did, rev); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, s.q.names.Replace(`DELETE FROM {o}.handle_check WHERE did = $1 AND at <= $2`), did, at)
-		return err
+	}
+	return s.retry(ctx, func(ctx context.Context) error {
+		return s.locked(ctx, did, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, s.q.names.Replace(`DELETE FROM {s}.actor a WHERE a.did = $1 AND a."indexedAt" <= $3
+AND NOT EXISTS (SELECT 1 FROM {s}.actor_sync y WHERE y.did = a.did AND y."repoRev" COLLATE "C" > $2)`), did, rev, at)
+			if err != nil {
+				return err
+			}
+			_, err = tx.Exec(ctx, s.q.names.Replace(`DELETE FROM {o}.handle_check WHERE did = $1 AND at <= $2`), did, at)
+			return err
+		})
 	})
+}
+
+// forgetNotifications deletes the notifications that name an account in a
+// column, but for those of records that are younger than its deletion.
+func (s *Store) forgetNotifications(ctx context.Context, column, did, rev string) error {
+	list := s.q.names.Replace(`SELECT n.id FROM {s}.notification n WHERE n.` + column + ` = $1 AND NOT EXISTS
+(SELECT 1 FROM {s}.record r WHERE r.uri = n."recordUri" AND rtrim(r.rev, '~|') COLLATE "C" > $2) LIMIT $3`)
+	for {
+		var listed []int64
+		err := s.retry(ctx, func(ctx context.Context) error {
+			rows, err := s.pool.Query(ctx, list, did, rev, listSize)
+			if err != nil {
+				return err
+			}
+			listed, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("list notifications: %w", err)
+		}
+		for page := range slices.Chunk(listed, eraseSize) {
+			err := s.retry(ctx, func(ctx context.Context) error {
+				return s.locked(ctx, did, func(tx pgx.Tx) error {
+					_, err := tx.Exec(ctx, s.q.writes.notifDelete, page)
+					return err
+				})
+			})
+			if err != nil {
+				return fmt.Errorf("delete notifications: %w", err)
+			}
+		}
+		if len(listed) < listSize {
+			return nil
+		}
+	}
 }
 
 // locked runs a transaction under the lock of a repository.

@@ -124,3 +124,29 @@ CREATE TRIGGER fail BEFORE UPDATE ON %[1]s.post FOR EACH ROW EXECUTE FUNCTION %[
 	require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.quote`))
 	noDrift(t, st)
 }
+
+// TestManyRecords: a repository of many records is swept and deleted in pages,
+// none of which reads what the others have done.
+func TestManyRecords(t *testing.T) {
+	t.Parallel()
+	st, pool, schema := newStore(t)
+	ctx := context.Background()
+	const n = 10000
+	_, err := pool.Exec(ctx, `INSERT INTO `+schema+`.record (uri, cid, did, json, "indexedAt", rev)
+SELECT 'at://' || $1 || '/chat.bsky.actor.declaration/' || i, '', $1, '{}', '', CASE WHEN i % 10 = 0 THEN '3zzzzzzzzzzzz' ELSE '3aaaaaaaaaaaa' END
+FROM generate_series(1, $2) i`, did(1), n)
+	require.NoError(t, err)
+	_, err = pool.Exec(ctx, `INSERT INTO `+schema+`.notification (did, "recordUri", "recordCid", author, reason, "sortAt")
+SELECT CASE WHEN i % 2 = 0 THEN $1 ELSE $2 END, 'at://x/' || i, '', CASE WHEN i % 2 = 0 THEN $2 ELSE $1 END, 'like', '' FROM generate_series(1, 2000) i`, did(1), did(2))
+	require.NoError(t, err)
+	_, err = pool.Exec(ctx, `ANALYZE `+schema+`.record`)
+	require.NoError(t, err)
+	start := time.Now()
+	require.NoError(t, st.SweepSnapshot(ctx, did(1), "3bbbbbbbbbbbb"))
+	t.Log("swept in", time.Since(start))
+	require.Equal(t, n/10, count(t, pool, schema, `SELECT count(*) FROM {s}.record`))
+	require.Equal(t, n*9/10, count(t, pool, schema, `SELECT count(*) FROM {s}_sluice.tombstone`))
+	require.NoError(t, st.DeleteAccount(ctx, did(1), "2100-01-01T00:00:00Z"))
+	require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.record WHERE rev < '3zzz'`))
+	require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.notification`))
+}
