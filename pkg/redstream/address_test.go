@@ -112,6 +112,7 @@ func TestCluster(t *testing.T) {
 			b := &bench{Client: open(t, url, prefix), t: t, raw: raw.raw, prefix: prefix}
 			walk(t, b)
 			b.must("FLUSHALL")
+			writeLetter(t, b)
 			cons := redstream.ConsumerConfig{
 				Group: "g", Consumer: "c", Streams: []string{"s"}, DeadLetters: map[string]string{"s": "elsewhere"},
 			}
@@ -119,6 +120,25 @@ func TestCluster(t *testing.T) {
 				t.Fatalf("dead letters in another slot: %v", err)
 			}
 		})
+	}
+}
+
+// writeLetter parks what was never an entry where the listing finds it.
+func writeLetter(t *testing.T, b *bench) {
+	t.Helper()
+	letters := b.DeadLetters("s", "")
+	w, err := letters.Writer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	fields := []redstream.Field{{Name: "frame", Value: "x"}, {Name: "reason", Value: "bad_frame"}}
+	if err := w.Append(t.Context(), []redstream.Item{{Fields: fields}}); err != nil {
+		t.Fatal(err)
+	}
+	found, err := letters.List(t.Context(), "", 10)
+	if err != nil || len(found) != 1 || found[0].Reason != "bad_frame" {
+		t.Fatalf("dead letters: %v, %v", found, err)
 	}
 }
 

@@ -46,6 +46,16 @@ type Filter struct {
 	Reason string
 }
 
+// Writer opens a writer of dead letters that were never entries of the stream.
+func (q *DLQ) Writer() (*Writer, error) {
+	w, err := q.c.NewWriter(WriterConfig{Stream: q.stream + dlqSuffix})
+	if err != nil {
+		return nil, err
+	}
+	w.key = q.key
+	return w, nil
+}
+
 // Len is the number of dead letters.
 func (q *DLQ) Len(ctx context.Context) (int64, error) {
 	n, err := q.c.do(ctx, q.c.rc.B().Xlen().Key(q.key).Build()).AsInt64()
