@@ -34,7 +34,6 @@ const (
 	backfillStream = "firehose_backfill"
 	jobStream      = "repo_backfill"
 	labelStream    = "label_live"
-	deadSuffix     = "_dlq"
 )
 
 // unconnectedAfter is how long no relay may be connected to before the process
@@ -190,16 +189,20 @@ func (a *App) gate(stream string, mark int64) *redstream.Gate {
 type letters struct {
 	*redstream.Writer
 
-	redis  *redstream.Client
-	stream string
+	kept *redstream.DLQ
 }
 
 // Len implements feed.LetterBox.
-func (l letters) Len(ctx context.Context) (int64, error) { return l.redis.Len(ctx, l.stream) }
+func (l letters) Len(ctx context.Context) (int64, error) { return l.kept.Len(ctx) }
 
 func (a *App) letters(stream string) (letters, error) {
-	w, err := a.writer(stream + deadSuffix)
-	return letters{Writer: w, redis: a.redis, stream: stream + deadSuffix}, err
+	kept := a.redis.DeadLetters(stream, "")
+	w, err := kept.Writer()
+	if err != nil {
+		return letters{}, err
+	}
+	a.ends = append(a.ends, w.Close)
+	return letters{Writer: w, kept: kept}, nil
 }
 
 // lister makes what lists repositories: on a schedule, and to fill gaps.
@@ -263,7 +266,7 @@ func (a *App) firehose(lister *enumerate.Enumerator) error {
 		ResyncInterval: a.cfg.ResyncInterval, DeadLetters: a.cfg.DeadLetters, Grace: a.deps.Grace,
 	}, repos.Deps{
 		Stream: stream, Cursors: a.redis, Gate: a.gate(liveStream, a.cfg.mark(a.cfg.FirehoseHighWater)),
-		Schedule: resyncs, Dead: dead, States: states, Gaps: gaps, Directory: a.dir,
+		Schedule: wishes{Delayed: resyncs, redis: a.redis, mark: a.cfg.mark(a.cfg.RepoHighWater)}, Dead: dead, States: states, Gaps: gaps, Directory: a.dir,
 		Verifier: &atproto.Verifier{Keys: a.dir}, Subscribe: a.subscriber(a.cfg.DataIdle, a.relayState),
 		Pressure: a.pressure.Stream(liveStream), Written: a.lag.Stage("ingest"),
 		Log: a.deps.Log, Registry: a.deps.Registry, Errors: a.shared.errors,
@@ -275,6 +278,25 @@ func (a *App) firehose(lister *enumerate.Enumerator) error {
 	a.add("resyncs", resyncs.Run)
 	a.add("gaps", gaps.Run)
 	return nil
+}
+
+// wishes are the repositories to be fetched. They reach the job stream without
+// a wait at its mark, so what they put above it counts with those that wait.
+type wishes struct {
+	*redstream.Delayed
+
+	redis *redstream.Client
+	mark  int64
+}
+
+// Len implements repos.Schedule.
+func (w wishes) Len(ctx context.Context) (int64, error) {
+	waiting, err := w.Delayed.Len(ctx)
+	if err != nil {
+		return 0, err
+	}
+	jobs, err := w.redis.Len(ctx, jobStream)
+	return waiting + max(jobs-w.mark, 0), err
 }
 
 // knownRevs reads the rev out of the state of a repository.

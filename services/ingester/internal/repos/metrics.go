@@ -26,7 +26,7 @@ type metrics struct {
 	drops                             *prometheus.CounterVec
 	noticed                           *prometheus.CounterVec
 	parked                            *prometheus.CounterVec
-	duplicates, resyncs               prometheus.Counter
+	duplicates, resyncs, resyncsOver  prometheus.Counter
 	seqGaps, seqMissing               prometheus.Counter
 	streamErrors                      *prometheus.CounterVec
 	gaps                              *prometheus.CounterVec
@@ -74,15 +74,16 @@ func newMetrics(reg prometheus.Registerer, errs prometheus.Counter) *metrics {
 			frameKinds()...),
 		drops: counters("sluice_ingester_drops_total", "Frames or operations left out, by reason. Their repository is fetched as a whole where that can help.", "reason",
 			reasonValues()...),
-		noticed: counters("sluice_ingester_noticed_total", "What made a repository's history doubtful, by kind.", "kind", noticeValues()...),
-		resyncs: counter("sluice_ingester_resyncs_total", "Repositories asked for as a whole. They reach the job stream when they are due."),
-		parked:  counters("sluice_ingester_parked_frames_total", "Frames that could not be read: kept in the dead letters, or only counted because those are full.", "kept", feed.Stored, feed.Counted),
+		noticed:     counters("sluice_ingester_noticed_total", "What made a repository's history doubtful, by kind.", "kind", noticeValues()...),
+		resyncs:     counter("sluice_ingester_resyncs_total", "Repositories asked for as a whole. They reach the job stream when they are due."),
+		resyncsOver: counter("sluice_ingester_resyncs_over_limit_total", "Repositories not asked for one by one because too many wait already. They are found by listing the relay."),
+		parked:      counters("sluice_ingester_parked_frames_total", "Frames that could not be read: kept in the dead letters, or only counted because those are full.", "kept", feed.Stored, feed.Counted),
 		duplicates: counter("sluice_ingester_duplicate_frames_total",
 			"Frames that another relay, or this one, had brought before."),
 		seqGaps:    counter("sluice_ingester_seq_gaps_total", "Jumps in a relay's sequence numbers."),
 		seqMissing: counter("sluice_ingester_seq_missing_total", "Sequence numbers left out by these jumps. Some relays number sparsely; a sudden rise is a relay that loses events."),
 		gaps: counters("sluice_ingester_gaps_total", "Breaks of a relay's history: the cursor was too old, or from another sequence, or lost by Redis. The repositories concerned are fetched.", "cause",
-			gapOutdated, gapFuture, gapLost),
+			gapOutdated, gapFuture, gapLost, gapResyncs),
 		streamErrors: counters("sluice_ingester_stream_errors_total", "Streams ended by the relay, by the error it gave. ConsumerTooSlow: the ingester or what follows it is too slow.", "name",
 			atproto.ErrorFutureCursor, atproto.ErrorConsumerTooSlow, "other"),
 		unverified: counters("sluice_ingester_unverified_commits_total", "Commits passed without the check of their signature, by cause.", "cause", unverifiedIdentity),
@@ -104,7 +105,7 @@ func newMetrics(reg prometheus.Registerer, errs prometheus.Counter) *metrics {
 	}
 	if reg != nil {
 		reg.MustRegister(m.events, m.creates, m.updates, m.deletes, m.filtered, m.streamed, m.inMemory, m.frames, m.drops,
-			m.noticed, m.resyncs, m.parked, m.duplicates, m.seqGaps, m.seqMissing, m.gaps, m.unverified, m.streamErrors,
+			m.noticed, m.resyncs, m.resyncsOver, m.parked, m.duplicates, m.seqGaps, m.seqMissing, m.gaps, m.unverified, m.streamErrors,
 			m.batchEvents, m.batchSeconds, m.judgeSeconds, m.stateErrors, m.lastSeq, m.savedSeq)
 	}
 	return m

@@ -62,6 +62,8 @@ type Config struct {
 	// ResyncInterval is the least time between two fetches of a repository.
 	// Default 5m.
 	ResyncInterval time.Duration
+	// Resyncs bounds the fetches that wait. Default 100,000.
+	Resyncs int64
 	// DeadLetters bounds the unreadable frames kept. Default 10,000.
 	DeadLetters int64
 	// Grace is how long what was read may take to become durable at a stop.
@@ -93,6 +95,9 @@ func (c *Config) defaults() {
 	setTime(&c.Identity.Patience, patience)
 	if c.WindowBytes <= 0 {
 		c.WindowBytes = 64 << 20
+	}
+	if c.Resyncs <= 0 {
+		c.Resyncs = 100_000
 	}
 	if c.DeadLetters <= 0 {
 		c.DeadLetters = 10_000
@@ -126,6 +131,9 @@ type Gate interface {
 // Gaps takes note, durably, that frames of a relay since a time are missing.
 type Gaps interface {
 	Note(ctx context.Context, relay string, since time.Time) error
+	// Doubt says that frames came, and what was seen of them is not to be
+	// trusted.
+	Doubt(ctx context.Context, relay string, since time.Time) error
 }
 
 // Deps are the parts a Pipeline works with.
@@ -220,7 +228,7 @@ func (p *Pipeline) newSession(resume map[string]int64) *session {
 	s := &session{
 		cfg: p.cfg, deps: p.deps, log: p.log, metrics: p.metrics, resume: resume,
 		pending: newPending(), turn: newTurn(),
-		resyncs: newResyncs(p.deps.Schedule, p.cfg.Encoding, p.cfg.ResyncInterval, p.metrics),
+		resyncs: newResyncs(p.deps.Schedule, p.cfg.Encoding, p.cfg.ResyncInterval, p.cfg.Resyncs, p.metrics),
 		dead:    feed.NewDeadLetters(p.deps.Dead, p.cfg.DeadLetters, p.metrics.parked),
 	}
 	s.judge = &judge{

@@ -21,6 +21,7 @@ const (
 	gapOutdated = "outdated_cursor"
 	gapFuture   = "future_cursor"
 	gapLost     = "lost_cursor"
+	gapResyncs  = "too_many_resyncs"
 )
 
 // relay is one relay that is followed.
@@ -313,16 +314,30 @@ func (r *relay) gap(ctx context.Context) error {
 	if r.p.deps.Gaps == nil {
 		return nil
 	}
-	var since time.Time
-	if at := r.lastTime.Load(); at > 0 {
-		since = time.Unix(0, at)
-	} else if at := r.savedTime(ctx); !at.IsZero() {
-		since = at
-	}
-	if err := r.p.deps.Gaps.Note(ctx, r.host.Name, since); err != nil {
+	if err := r.p.deps.Gaps.Note(ctx, r.host.Name, r.lastKnown(ctx)); err != nil {
 		return fmt.Errorf("note gap of %s: %w", r.host.Name, err)
 	}
 	return nil
+}
+
+// doubt makes durable that what was seen of some repositories is not all of it.
+func (r *relay) doubt(ctx context.Context) error {
+	r.p.metrics.gaps.WithLabelValues(gapResyncs).Inc()
+	if r.p.deps.Gaps == nil {
+		return nil
+	}
+	if err := r.p.deps.Gaps.Doubt(ctx, r.host.Name, r.lastKnown(ctx)); err != nil {
+		return fmt.Errorf("note doubt about %s: %w", r.host.Name, err)
+	}
+	return nil
+}
+
+// lastKnown is the time of what was written last, zero if it is not known.
+func (r *relay) lastKnown(ctx context.Context) time.Time {
+	if at := r.lastTime.Load(); at > 0 {
+		return time.Unix(0, at)
+	}
+	return r.savedTime(ctx)
 }
 
 // ended handles an error frame: the relay closes after it.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	comatproto "github.com/bluesky-social/indigo/api/atproto"
 	"github.com/stretchr/testify/require"
 
 	"sluice/pkg/atproto"
@@ -129,8 +130,16 @@ func TestRelayIsReplacedWithoutAGap(t *testing.T) {
 
 // gaps records what was noted.
 type gaps struct {
-	mu    sync.Mutex
-	since []time.Time
+	mu     sync.Mutex
+	since  []time.Time
+	doubts []time.Time
+}
+
+func (g *gaps) Doubt(_ context.Context, _ string, since time.Time) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.doubts = append(g.doubts, since)
+	return nil
 }
 
 func (g *gaps) Note(_ context.Context, _ string, since time.Time) error {
@@ -280,17 +289,45 @@ func TestRelaysAreChecked(t *testing.T) {
 func TestResyncsOfOneRepositoryAreSpaced(t *testing.T) {
 	t.Parallel()
 	s := &schedule{due: map[string]time.Time{}}
-	r := newResyncs(s, event.JSON, time.Minute, newMetrics(nil, nil))
+	r := newResyncs(s, event.JSON, time.Minute, 100, newMetrics(nil, nil))
 	now := time.Now()
-	require.NoError(t, r.schedule(t.Context(), []string{"did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb"}))
+	_, err := r.schedule(t.Context(), []string{"did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb"})
+	require.NoError(t, err)
 	require.Len(t, s.due, 2)
 	for range 50 {
-		require.NoError(t, r.schedule(t.Context(), []string{"did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"}))
+		_, err := r.schedule(t.Context(), []string{"did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"})
+		require.NoError(t, err)
 	}
 	require.Equal(t, 3, s.n, "one at once, one that covers all later wishes")
 	due := s.due["did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"]
 	require.True(t, due.After(now.Add(55*time.Second)), "put off, not dropped")
 	require.True(t, due.Before(now.Add(65*time.Second)))
+}
+
+// More wishes than may wait become one doubt about the relay.
+func TestTooManyResyncsBecomeOneDoubt(t *testing.T) {
+	t.Parallel()
+	ks := keys{}
+	r := newRig(t, ks)
+	g := &gaps{}
+	r.deps.Gaps, r.cfg.Resyncs = g, 3
+	var frames [][]byte
+	for i := range 10 {
+		a := newAuthor(t, ks, string(rune('a'+i)))
+		frames = append(frames, a.frame(int64(i+1), a.commit(), func(m *comatproto.SyncSubscribeRepos_Commit) {
+			m.TooBig, m.Ops, m.Blocks = true, nil, nil
+		}))
+	}
+	r.relay(host, newSource(frames...))
+	r.start()
+	r.until(host, "10")
+	require.Len(t, r.schedule.dids(), 3)
+	require.InDelta(t, 7, r.metric("sluice_ingester_resyncs_over_limit_total"), 0)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	require.NotEmpty(t, g.doubts)
+	require.LessOrEqual(t, len(g.doubts), 7)
+	require.Empty(t, g.since)
 }
 
 // Whatever comes in whatever order, the window says of a number whether it was

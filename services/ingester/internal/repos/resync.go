@@ -15,6 +15,8 @@ import (
 // again moves its due time. Durable on return; safe for concurrent use.
 type Schedule interface {
 	Add(ctx context.Context, name string, fields []redstream.Field, due time.Time) error
+	// Len is how many wait.
+	Len(ctx context.Context) (int64, error)
 }
 
 // resyncs asks for repositories to be fetched as a whole, at most once in an
@@ -24,6 +26,7 @@ type resyncs struct {
 	to       Schedule
 	encode   func(j *event.RepoJob) (field, value string, err error)
 	interval time.Duration
+	limit    int64 // wishes that may wait
 	most     int
 	metrics  *metrics
 
@@ -32,15 +35,26 @@ type resyncs struct {
 	previous map[string]time.Time
 }
 
-func newResyncs(to Schedule, enc event.Encoding, interval time.Duration, m *metrics) *resyncs {
-	return &resyncs{to: to, encode: enc.Job, interval: interval, most: 100_000, metrics: m, due: map[string]time.Time{}}
+func newResyncs(to Schedule, enc event.Encoding, interval time.Duration, limit int64, m *metrics) *resyncs {
+	return &resyncs{to: to, encode: enc.Job, interval: interval, limit: limit, most: 100_000, metrics: m, due: map[string]time.Time{}}
 }
 
-// schedule makes the wish for each DID durable.
-func (r *resyncs) schedule(ctx context.Context, dids []string) error {
+// schedule makes the wish for each DID durable, but for those above the limit
+// of what may wait: their number is returned.
+func (r *resyncs) schedule(ctx context.Context, dids []string) (over int, err error) {
+	room := int64(-1) // not known yet
 	for _, did := range dids {
 		due, pending := r.plan(did, time.Now())
 		if pending {
+			continue
+		}
+		if room < 0 {
+			if room, err = r.room(ctx); err != nil {
+				return 0, err
+			}
+		}
+		if room == 0 {
+			over++
 			continue
 		}
 		field, value, err := r.encode(&event.RepoJob{DID: did, Active: true, Reason: event.ReasonResync})
@@ -48,16 +62,33 @@ func (r *resyncs) schedule(ctx context.Context, dids []string) error {
 			r.metrics.drops.WithLabelValues(string(event.ReasonBadDID)).Inc()
 			continue
 		}
-		err = fault.Retry(ctx, fault.Backoff{Initial: 50 * time.Millisecond, Max: 2 * time.Second}, func(ctx context.Context) error {
+		err = fault.Retry(ctx, patience, func(ctx context.Context) error {
 			return r.to.Add(ctx, did, []redstream.Field{{Name: field, Value: value}}, due)
 		})
 		if err != nil {
-			return fmt.Errorf("schedule resync: %w", err)
+			return 0, fmt.Errorf("schedule resync: %w", err)
 		}
+		room--
 		r.planned(did, due)
 		r.metrics.resyncs.Inc()
 	}
-	return nil
+	r.metrics.resyncsOver.Add(float64(over))
+	return over, nil
+}
+
+var patience = fault.Backoff{Initial: 50 * time.Millisecond, Max: 2 * time.Second}
+
+// room is how many wishes may be added.
+func (r *resyncs) room(ctx context.Context) (room int64, err error) {
+	err = fault.Retry(ctx, patience, func(ctx context.Context) error {
+		n, err := r.to.Len(ctx)
+		room = max(r.limit-n, 0)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count resyncs: %w", err)
+	}
+	return room, nil
 }
 
 // slack is the greatest difference between our clock and that of Redis for

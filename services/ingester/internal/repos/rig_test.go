@@ -159,6 +159,12 @@ func (s *schedule) Add(_ context.Context, name string, _ []redstream.Field, due 
 	return nil
 }
 
+func (s *schedule) Len(context.Context) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int64(len(s.due)), nil
+}
+
 func (s *schedule) dids() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

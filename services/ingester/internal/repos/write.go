@@ -297,7 +297,11 @@ func (w *writer) aside(ctx context.Context, b *batch) error {
 	if len(dids) == 0 {
 		return nil
 	}
-	return w.p.resyncs.schedule(ctx, dids)
+	over, err := w.p.resyncs.schedule(ctx, dids)
+	if err != nil || over == 0 {
+		return err
+	}
+	return w.relay.doubt(ctx)
 }
 
 // rewind sets the cursor back when the relay no longer knows it. The slot
