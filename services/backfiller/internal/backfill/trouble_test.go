@@ -56,7 +56,7 @@ func TestBackfillFatalStopsWhileNothingIsReady(t *testing.T) {
 	go func() { done <- b.Run(ctx) }()
 	defer func() {
 		cancel()
-		<-done
+		_ = <-done
 	}()
 	r.enumerate(a)
 	eventually(t, 10*time.Second, "in flight", func() bool { return h.requests(a.did) == 1 })
