@@ -59,10 +59,7 @@ func (s *source) add(frames ...[]byte) {
 		f, err := atproto.ParseFrame(raw)
 		seq := int64(0)
 		if err == nil || f != nil {
-			seq = f.Seq
-			if seq < 0 {
-				seq = 0
-			}
+			seq = max(f.Seq, 0)
 		}
 		s.frames = append(s.frames, sent{seq: seq, raw: raw})
 	}
