@@ -2,6 +2,7 @@ package backfill
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -56,7 +57,9 @@ func TestBackfillFatalStopsWhileNothingIsReady(t *testing.T) {
 	go func() { done <- b.Run(ctx) }()
 	defer func() {
 		cancel()
-		_ = <-done
+		if err := <-done; !errors.Is(err, redstream.ErrWrongType) {
+			t.Errorf("run: %v", err)
+		}
 	}()
 	r.enumerate(a)
 	eventually(t, 10*time.Second, "in flight", func() bool { return h.requests(a.did) == 1 })
