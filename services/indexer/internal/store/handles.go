@@ -74,7 +74,7 @@ AND NOT EXISTS (SELECT 1 FROM {o}.handle_check o WHERE o.did = c.did AND (o.back
 ORDER BY c.not_before LIMIT %s FOR UPDATE SKIP LOCKED`
 	rows, err := s.pool.Query(ctx, s.q.names.Replace(`WITH live AS (`+fmt.Sprintf(due, "NOT c.backfill", "$1")+`),
 past AS (`+fmt.Sprintf(due, "c.backfill", "$1 - (SELECT count(*) FROM live)")+`),
-due AS (SELECT * FROM live UNION ALL SELECT * FROM past)
+due AS (SELECT did, at FROM live UNION ALL SELECT did, at FROM past)
 UPDATE {o}.handle_check c SET not_before = now() + $2::interval, attempts = c.attempts + 1
 FROM due WHERE c.did = due.did AND c.at = due.at RETURNING c.did, c.at, c.force, c.fresh, c.backfill, c.attempts`), n, lease)
 	if err != nil {
