@@ -127,14 +127,14 @@ func TestRedisRestartedFullAndReadOnly(t *testing.T) {
 	}
 	set("maxmemory", "1")
 	src.add(many(a, 251, 50)...)
-	require.Never(t, func() bool { return r.cursor(host) != "250" }, 200*time.Millisecond, 20*time.Millisecond)
+	require.Never(t, r.movedFrom(host, "250"), 200*time.Millisecond, 20*time.Millisecond)
 	set("maxmemory", "0")
 	r.until(host, "300")
 
 	// Read-only, as after a failover.
 	require.NoError(t, r.raw.Do(ctx, r.raw.B().Replicaof().Host("127.0.0.1").Port(1).Build()).Error())
 	src.add(many(a, 301, 50)...)
-	require.Never(t, func() bool { return r.cursor(host) != "300" }, 200*time.Millisecond, 20*time.Millisecond)
+	require.Never(t, r.movedFrom(host, "300"), 200*time.Millisecond, 20*time.Millisecond)
 	require.NoError(t, r.raw.Do(ctx, r.raw.B().Replicaof().No().One().Build()).Error())
 	r.until(host, "350")
 	require.Len(t, r.uris(), 350)

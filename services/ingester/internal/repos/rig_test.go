@@ -266,6 +266,14 @@ func (r *rig) cursor(host string) string {
 	return v
 }
 
+// movedFrom says whether the cursor of a relay is known to be another one.
+func (r *rig) movedFrom(host, seq string) func() bool {
+	return func() bool {
+		c := r.cursor(host)
+		return c != "" && c != seq
+	}
+}
+
 // until waits for the cursor of a relay.
 func (r *rig) until(host, seq string) {
 	r.t.Helper()
