@@ -73,6 +73,7 @@ func Events(c *redstream.Client, cfg Config, live bool, to Sinks, m *Metrics, lo
 		decode: e.decode,
 		key:    func(v eventEntry) string { return v.event.DID },
 		apply:  e.applyAll,
+		after:  e.after,
 		check:  e.check,
 		// A status can be taken back; a deletion cannot.
 		unchecked: func(v eventEntry) bool { return !deletes(v.event) },
@@ -112,14 +113,6 @@ func (e *events) applyAll(ctx context.Context, batch []eventEntry) (refused []er
 			return nil, err
 		}
 	}
-	for _, v := range batch {
-		if !deletes(v.event) {
-			continue
-		}
-		if err := e.to.Delete.DeleteAccount(ctx, v.event.DID, v.event.Time); err != nil {
-			return nil, err
-		}
-	}
 	if len(outcome.Seen) > 0 && e.to.Wake != nil {
 		e.to.Wake()
 	}
@@ -129,6 +122,15 @@ func (e *events) applyAll(ctx context.Context, batch []eventEntry) (refused []er
 // deletes says whether an event says that an account is gone for good.
 func deletes(ev *event.Event) bool {
 	return ev.Type == event.Account && !ev.Active && ev.Status == statusDeleted
+}
+
+// after deletes an account that is gone: that takes as long as it has records.
+// It is as of the time of the event, so what comes meanwhile need not wait.
+func (e *events) after(v eventEntry) func(context.Context) error {
+	if !deletes(v.event) {
+		return nil
+	}
+	return func(ctx context.Context) error { return e.to.Delete.DeleteAccount(ctx, v.event.DID, v.event.Time) }
 }
 
 // statusDeleted is the status of such an account.

@@ -100,6 +100,10 @@ type kind[T any] struct {
 	// says for each value why the database does not take it, nil if it does:
 	// what is refused is parked.
 	apply func(ctx context.Context, values []T) (refused []error, err error)
+	// after, if set, returns the long step that follows the commit of a value
+	// before its entry is acknowledged; nil for a value that has none. It runs
+	// off the lanes, in no order, and must bear to be repeated.
+	after func(T) func(context.Context) error
 	// check, if set, is asked before a value is applied, off the lanes: whether
 	// it is to be applied at all. nil for a value that needs no check. A
 	// Transient error means that it is to be asked again later.
@@ -128,6 +132,7 @@ type Pipeline[T any] struct {
 	consumer *redstream.Consumer
 	lanes    *lane.Lanes[entry[T]]
 	checks   *checker[T]
+	later    *later[T]
 	order    order
 	breaker  *breaker
 	metrics  *stageMetrics
@@ -145,7 +150,7 @@ func newPipeline[T any](c *redstream.Client, cfg Config, k kind[T], m *Metrics, 
 		log: log.With("component", "index", "stream", cfg.Name),
 	}
 	p.breaker = &breaker{switched: consumer.Unhealthy, ping: cfg.Ping}
-	p.checks = newChecker(p)
+	p.checks, p.later = newChecker(p), newLater(p)
 	return p, nil
 }
 
@@ -162,12 +167,16 @@ func (p *Pipeline[T]) Run(ctx context.Context) error {
 	}, func(_ context.Context, batch []entry[T]) error { return p.applyBatch(work, batch) })
 	forever := context.WithoutCancel(ctx)
 	g, reading := errgroup.WithContext(ctx)
+	reading, stop := context.WithCancel(reading)
+	defer stop()
 	g.Go(func() error { return p.lanes.Run(forever) })
 	g.Go(func() error {
 		p.checks.start(reading)
+		p.later.start(work, stop)
 		err := p.consumer.Run(reading, p.handle)
 		p.checks.stop()
-		return errors.Join(err, p.lanes.Drain(forever))
+		err = errors.Join(err, p.lanes.Drain(forever))
+		return errors.Join(err, p.later.stop())
 	})
 	err := g.Wait()
 	closing, cancel := context.WithTimeout(forever, closeTimeout)
@@ -372,7 +381,12 @@ func (p *Pipeline[T]) retry(ctx context.Context, step func(context.Context) erro
 func (p *Pipeline[T]) finish(ctx context.Context, batch []entry[T], values []T) error {
 	crash.Point(crash.AfterCommitBeforeAck)
 	acks := make([]redstream.Delivery, 0, len(batch))
+	done := make([]T, 0, len(batch))
 	for _, w := range batch {
+		if p.later.takes(w) {
+			continue
+		}
+		done = append(done, w.v)
 		if w.park == nil {
 			acks = append(acks, w.d)
 			continue
@@ -390,7 +404,7 @@ func (p *Pipeline[T]) finish(ctx context.Context, batch []entry[T], values []T) 
 		}
 	}
 	p.metrics.lag.Observe(last)
-	p.kind.done(values)
+	p.kind.done(done)
 	return nil
 }
 
