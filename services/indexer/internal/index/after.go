@@ -86,7 +86,7 @@ func (l *later[T]) stop() error {
 func (l *later[T]) do(ctx context.Context, e entry[T]) error {
 	if ctx.Err() != nil {
 		l.p.consumer.Retry(0, e.d)
-		return nil
+		return nil //nolint:nilerr // the entry comes again
 	}
 	err := l.p.retry(ctx, l.p.kind.after(e.v))
 	switch {
