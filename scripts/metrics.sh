@@ -7,6 +7,8 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 [ -n "${METRICS_ADDRESSES:-}" ] || { [ -f "$RUN/env" ] && . "$RUN/env"; }
 [ -n "${METRICS_ADDRESSES:-}" ] || die "METRICS_ADDRESSES is not set: make up first"
+# These have a series only while there is a consumer, or somebody holds the floor.
+sometimes='sluice_redstream_(floor_holder|consumer_idle_seconds|consumer_pending)'
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 # fetch HOST PORT: GET /metrics without curl.
@@ -36,10 +38,13 @@ sort -u "$tmp/type" >"$tmp/types"
     say
     say "| Metric | Type | Meaning |"
     say "|---|---|---|"
-    sort -u "$tmp/help" | awk -v s="$service" 'NR == FNR { kind[$1] = $2; next }
-      $1 == s && $2 !~ /^(go_|process_|promhttp_)/ {
-        m = $2; sub(/^[^ ]+ [^ ]+ /, ""); gsub(/\|/, "\\|"); printf "| `%s` | %s | %s |\n", m, kind[m], $0
-      }' "$tmp/types" -
+    {
+      sort -u "$tmp/help" | awk -v s="$service" 'NR == FNR { kind[$1] = $2; next }
+        $1 == s && $2 !~ /^(go_|process_|promhttp_)/ {
+          m = $2; sub(/^[^ ]+ [^ ]+ /, ""); gsub(/\|/, "\\|"); printf "| `%s` | %s | %s |\n", m, kind[m], $0
+        }' "$tmp/types" -
+      sed -n "/^## $service\$/,/^## /p" "$ROOT/docs/metrics.md" | grep -E "^. .$sometimes" || true
+    } | LC_ALL=C sort -u
   done
 } >"$tmp/metrics.md"
 if [ "${1:-check}" = write ]; then
@@ -48,14 +53,13 @@ if [ "${1:-check}" = write ]; then
   exit
 fi
 bad=0
-diff -u "$ROOT/docs/metrics.md" "$tmp/metrics.md" || { say "docs/metrics.md is not up to date: scripts/metrics.sh write"; bad=1; }
+diff -u <(grep -vE "$sometimes" "$ROOT/docs/metrics.md") <(grep -vE "$sometimes" "$tmp/metrics.md") || { say "docs/metrics.md is not up to date: scripts/metrics.sh write"; bad=1; }
 # Recorded series are named with colons and are not exported.
 grep -rhoE '\b(sluice|ingester|indexer|backfiller)_[a-z0-9_]+\b' "$ROOT"/deploy/grafana/dashboards "$ROOT"/deploy/prometheus/rules |
   sed -E 's/_(bucket|sum|count)$//' | sort -u >"$tmp/used"
 cut -d' ' -f1 "$tmp/types" | sort -u >"$tmp/exported"
 while IFS= read -r m; do
-  # It has a series only while somebody holds the floor.
-  [ "$m" != sluice_redstream_floor_holder ] || continue
+  [[ ! $m =~ ^$sometimes$ ]] || continue
   # A counter may really end in _count or _sum.
   grep -qE "^${m}(_(bucket|sum|count))?$" "$tmp/exported" || { say "$m is used in deploy/ but exported by nobody"; bad=1; }
 done <"$tmp/used"
