@@ -69,6 +69,7 @@ else
   . "$RUN/simnet.env"
   set +a
   export INGESTER_FIREHOSE_START=${INGESTER_FIREHOSE_START:-oldest}
+  export INGESTER_RESYNC_INTERVAL_SECS=${INGESTER_RESYNC_INTERVAL_SECS:-10} # its clock is quick
   sed -n 's/^\(export \)\?\([A-Z_]*=\)/export \2/p' "$RUN/simnet.env" >>"$RUN/env"
   oracle=(--oracle "$SIMNET_URL")
 fi

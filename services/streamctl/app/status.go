@@ -204,7 +204,7 @@ func (t *tool) undrained(ctx context.Context, camera *status.Camera, o statusOpt
 		}
 	}
 	if p.Delayed > 0 {
-		missing = append(missing, fmt.Sprintf("%d jobs wait for another attempt", p.Delayed))
+		missing = append(missing, fmt.Sprintf("%d jobs come later", p.Delayed))
 	}
 	db, err := t.database(ctx)
 	if err != nil {

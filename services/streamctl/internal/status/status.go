@@ -42,7 +42,7 @@ type Picture struct {
 	Streams []Stream         `json:"streams"`
 	// Cursors: stream → host → cursor.
 	Cursors map[string]map[string]string `json:"cursors,omitempty"`
-	// Delayed are jobs that come back later; Repos are totals of the backfill.
+	// Delayed are jobs that come later; Repos are totals of the backfill.
 	Delayed int64            `json:"delayed_jobs"`
 	Repos   map[string]int64 `json:"backfill_totals,omitempty"`
 }
@@ -117,8 +117,13 @@ func (c *Camera) Take(ctx context.Context) (*Picture, error) {
 		p.Streams = append(p.Streams, s)
 	}
 	jobs := c.Topology.Jobs
-	if p.Delayed, err = c.Redis.NewDelayed(jobs+":delayed", jobs).Len(ctx); err != nil {
-		return nil, err
+	// What the backfiller tries again, and what the ingester asks for later.
+	for _, schedule := range []string{":delayed", ":resync"} {
+		n, err := c.Redis.NewDelayed(jobs+schedule, jobs).Len(ctx)
+		if err != nil {
+			return nil, err
+		}
+		p.Delayed += n
 	}
 	if p.Repos, err = c.Redis.Totals(ctx, jobs, ":progress"); err != nil {
 		return nil, err
