@@ -34,8 +34,9 @@ for _ = 1, tonumber(ARGV[4]) do
 end
 if tonumber(ARGV[2]) > cur then call('SET', KEYS[2], ARGV[2]) end
 for i = 3, #KEYS do
-  local name = ARGV[at]
-  if call('HSET', KEYS[i], name, ARGV[at + 1]) == 1 then
+  local name, value = ARGV[at], ARGV[at + 1]
+  local old = call('HGET', KEYS[i], name)
+  if (not old or old < value) and call('HSET', KEYS[i], name, value) == 1 then
     local over = call('HLEN', KEYS[i]) - most
     if over > 0 then
       for _, f in ipairs(call('HRANDFIELD', KEYS[i], over + 1)) do
@@ -51,8 +52,9 @@ end
 return {0, n, raw or ''}`)
 
 // AppendSeqNoting is AppendSeq that also gives each name its value in a table
-// of the same stream, in the same atomic step as the last of the items. All
-// items have one field, the same.
+// of the same stream, in the same atomic step as the last of the items. A name
+// keeps the value it has if that is the higher one in the order of bytes, so
+// several writers may note the same names. All items have one field, the same.
 func (w *Writer) AppendSeqNoting(ctx context.Context, key string, items []Item, upTo int64, t *Table, names, values []string) (added int, err error) {
 	field, ok := soleField(items)
 	switch {

@@ -150,7 +150,7 @@ func TestNoConnectionLeft(t *testing.T) {
 			}
 		}
 		return true
-	}, time.Minute, 20*time.Millisecond)
+	}, 4*time.Minute, 20*time.Millisecond)
 	in.stop()
 	require.Len(t, s.rows("like")["like"], 3000)
 }
