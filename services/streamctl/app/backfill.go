@@ -16,17 +16,6 @@ import (
 	"sluice/services/streamctl/internal/status"
 )
 
-// Keys of the backfill beside its stream; the backfiller defines them.
-const (
-	pausedKey   = ":paused"
-	ledgerKey   = ":state"
-	hostsKey    = ":hosts"
-	ledgerParts = 1 << 19
-)
-
-// ledgerStates are the letters of the ledger in words.
-var ledgerStates = map[string]string{"a": "being read", "w": "will be tried again", "d": "done", "g": "gone", "f": "failed (dead letter)"}
-
 func (t *tool) backfillCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "backfill", Short: "Progress of the backfill; add repositories, pause and resume it"}
 	var file string
@@ -105,7 +94,7 @@ func (t *tool) backfillPause(ctx context.Context, on bool) error {
 	if err != nil {
 		return err
 	}
-	if err := redis.SetFlag(ctx, t.settings.Jobs, pausedKey, on); err != nil {
+	if err := redis.SetFlag(ctx, t.settings.Jobs, status.PausedKey, on); err != nil {
 		return err
 	}
 	if t.json {
@@ -119,57 +108,27 @@ func (t *tool) backfillPause(ctx context.Context, on bool) error {
 	return nil
 }
 
-type backfillReport struct {
-	Paused  bool             `json:"paused"`
-	Jobs    int64            `json:"jobs_left"`
-	Delayed int64            `json:"delayed"`
-	Totals  map[string]int64 `json:"totals"`
-	States  map[string]int64 `json:"states"`
-	Output  int64            `json:"output_length"`
-	Mark    int64            `json:"output_high_water_mark"`
-	Hosts   map[string]int64 `json:"hosts,omitempty"`
-}
-
 func (t *tool) backfillStatus(ctx context.Context, hosts bool) error {
 	redis, err := t.client(ctx)
 	if err != nil {
 		return err
 	}
-	jobs := t.settings.Jobs
-	p, err := (&status.Camera{Redis: redis, Topology: t.settings.topology()}).Take(ctx)
+	camera := &status.Camera{Redis: redis, Topology: t.settings.topology()}
+	p, err := camera.Take(ctx)
 	if err != nil {
 		return err
 	}
-	r := backfillReport{Delayed: p.Delayed, Totals: p.Repos, Output: p.Find(t.settings.Output).Length, Mark: t.settings.BackfillMark, States: map[string]int64{}}
-	for _, g := range p.Find(jobs).Groups {
-		if g.Name == t.settings.JobGroup {
-			r.Jobs = max(g.Lag, 0) + g.Pending
-		}
-	}
-	if r.Paused, err = redis.Flag(ctx, jobs, pausedKey); err != nil {
-		return err
-	}
-	counts, err := redis.NewRegister(jobs, ledgerKey, ledgerParts).Counts(ctx)
+	b, err := camera.Backfill(ctx, p, t.settings.BackfillMark, hosts)
 	if err != nil {
 		return err
-	}
-	for letter, n := range counts {
-		if name := ledgerStates[letter]; name != "" {
-			r.States[name] = n
-		}
-	}
-	if hosts {
-		if r.Hosts, err = redis.Totals(ctx, jobs, hostsKey); err != nil {
-			return err
-		}
 	}
 	if t.json {
-		return t.dump(r)
+		return t.dump(b)
 	}
-	return t.showBackfill(r)
+	return t.showBackfill(b)
 }
 
-func (t *tool) showBackfill(r backfillReport) error {
+func (t *tool) showBackfill(r *status.Backfill) error {
 	if r.Paused {
 		t.say("PAUSED (streamctl backfill resume)")
 	}

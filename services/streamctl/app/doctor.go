@@ -43,18 +43,32 @@ func (t *tool) doctor(ctx context.Context, during time.Duration, verbose bool) e
 		return err
 	}
 	camera := &status.Camera{Redis: redis, Topology: t.settings.topology()}
-	p := &doctor.Patient{Topology: t.settings.topology(), Lanes: t.settings.IndexerLanes, Batch: t.settings.IndexerBatch, Pool: t.settings.PoolMax}
-	if p.First, err = camera.Take(ctx); err != nil {
+	first, err := camera.Take(ctx)
+	if err != nil {
 		return err
 	}
 	if err := fault.Sleep(ctx, during); err != nil {
 		return err
 	}
-	if p.Last, err = camera.Take(ctx); err != nil {
+	last, err := camera.Take(ctx)
+	if err != nil {
 		return err
 	}
-	if err := t.examineStreams(ctx, redis, p); err != nil {
+	p, err := t.patient(ctx, redis, first, last)
+	if err != nil {
 		return err
+	}
+	return t.showFindings(doctor.Examine(p), verbose)
+}
+
+// patient gathers what the checks look at beside two pictures.
+func (t *tool) patient(ctx context.Context, redis *redstream.Client, first, last *status.Picture) (*doctor.Patient, error) {
+	p := &doctor.Patient{
+		Topology: t.settings.topology(), First: first, Last: last, Marks: t.settings.marks(),
+		Lanes: t.settings.IndexerLanes, Batch: t.settings.IndexerBatch, Pool: t.settings.PoolMax,
+	}
+	if err := t.examineStreams(ctx, redis, p); err != nil {
+		return nil, err
 	}
 	t.examineDatabase(ctx, p)
 	p.Versions = map[string][]string{}
@@ -65,15 +79,11 @@ func (t *tool) doctor(ctx context.Context, during time.Duration, verbose bool) e
 			p.Versions[v] = append(p.Versions[v], name)
 		}
 	}
-	return t.showFindings(doctor.Examine(p), verbose)
+	return p, nil
 }
 
 func (t *tool) examineStreams(ctx context.Context, redis *redstream.Client, p *doctor.Patient) error {
-	top := p.Topology
 	p.Phantoms, p.EntryBytes, p.Reasons = map[string]int{}, map[string]int64{}, map[string]map[string]int64{}
-	p.Marks = map[string]int64{
-		top.Live: t.settings.HighWater, top.Labels: t.settings.HighWater, top.Jobs: t.settings.HighWater, top.Backfill: t.settings.BackfillMark,
-	}
 	for _, s := range p.Last.Streams {
 		for _, g := range s.Groups {
 			n, err := redis.Phantoms(ctx, s.Name, g.Name)

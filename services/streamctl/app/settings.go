@@ -2,6 +2,8 @@
 package app
 
 import (
+	"cmp"
+
 	"sluice/services/streamctl/internal/status"
 )
 
@@ -23,6 +25,9 @@ type Settings struct {
 	JobGroup    string `env:"BACKFILLER_GROUP" default:"repo_backfill_group" help:"consumer group of the repository jobs"`
 
 	HighWater      int64    `env:"INGESTER_HIGH_WATER_MARK" default:"100000" min:"1" help:"entries at which the ingester waits"`
+	LiveMark       int64    `env:"INGESTER_FIREHOSE_STREAM_HIGH_WATER_MARK" default:"0" min:"0" help:"the same for firehose_live alone; 0 takes INGESTER_HIGH_WATER_MARK"`
+	LabelMark      int64    `env:"INGESTER_LABEL_STREAM_HIGH_WATER_MARK" default:"0" min:"0" help:"the same for label_live alone"`
+	JobMark        int64    `env:"INGESTER_REPO_STREAM_HIGH_WATER_MARK" default:"0" min:"0" help:"the same for repo_backfill alone"`
 	BackfillMark   int64    `env:"BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK" default:"500000" min:"1" help:"entries at which the backfill waits"`
 	IndexerLanes   int      `env:"INDEXER_CONCURRENCY" default:"16" min:"1" max:"512" help:"lanes of one indexer, for the check of the lock table"`
 	IndexerBatch   int      `env:"INDEXER_BATCH_SIZE" default:"500" min:"1" help:"most events of one transaction, for the check of the lock table"`
@@ -38,5 +43,13 @@ func (s Settings) topology() status.Topology {
 	return status.Topology{
 		Live: liveStream, Backfill: s.Output, Labels: s.LabelStream, Jobs: s.Jobs,
 		Group: s.Group, LabelGroup: s.LabelGroup, JobGroup: s.JobGroup,
+	}
+}
+
+// marks are the high-water marks by stream.
+func (s Settings) marks() map[string]int64 {
+	return map[string]int64{
+		liveStream: cmp.Or(s.LiveMark, s.HighWater), s.LabelStream: cmp.Or(s.LabelMark, s.HighWater),
+		s.Jobs: cmp.Or(s.JobMark, s.HighWater), s.Output: s.BackfillMark,
 	}
 }

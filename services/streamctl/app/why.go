@@ -12,6 +12,7 @@ import (
 
 	"sluice/pkg/redstream"
 	"sluice/services/streamctl/internal/render"
+	"sluice/services/streamctl/internal/status"
 	"sluice/services/streamctl/internal/store"
 )
 
@@ -71,7 +72,7 @@ func (t *tool) why(ctx context.Context, subject string, depth int) error {
 	if err != nil {
 		return err
 	}
-	ledger, err := redis.NewRegister(t.settings.Jobs, ledgerKey, ledgerParts).Get(ctx, strings.TrimPrefix(did, "did:plc:"))
+	ledger, err := status.Ledger(redis, t.settings.Jobs).Get(ctx, strings.TrimPrefix(did, "did:plc:"))
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func ledgerText(values []string) string {
 		return ""
 	}
 	rev, reason, _ := strings.Cut(values[0][1:], " ")
-	text := ledgerStates[values[0][:1]]
+	text := status.LedgerStates[values[0][:1]]
 	if rev != "" {
 		text += ", emitted in full at rev " + rev
 	}

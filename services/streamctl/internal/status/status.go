@@ -125,7 +125,7 @@ func (c *Camera) Take(ctx context.Context) (*Picture, error) {
 		}
 		p.Delayed += n
 	}
-	if p.Repos, err = c.Redis.Totals(ctx, jobs, ":progress"); err != nil {
+	if p.Repos, err = c.Redis.Totals(ctx, jobs, progressKey); err != nil {
 		return nil, err
 	}
 	if c.Cursors {
