@@ -192,6 +192,9 @@ type storedIdentity struct {
 	Gone string `json:"g,omitempty"`
 	// At is when this was learned, in Unix seconds.
 	At int64 `json:"t"`
+	// Operation is the time, in Unix milliseconds, of the operation of an export
+	// that this was learned from; 0 when it came from a document.
+	Operation int64 `json:"o,omitempty"`
 }
 
 func (i *Identity) stored(k known) *storedIdentity {

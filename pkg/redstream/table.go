@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/redis/rueidis"
 )
@@ -128,35 +126,4 @@ func (t *Table) Delete(ctx context.Context, names []string) error {
 		}
 	}
 	return nil
-}
-
-// Cache is a Table whose values grow old. Several processes may share one.
-type Cache struct{ t *Table }
-
-// NewCache returns the cache of that name, with room for about most values.
-func (c *Client) NewCache(name string, most int) *Cache {
-	return &Cache{t: c.NewTable("sluice", ":cache:"+name, most)}
-}
-
-// Get returns what Set stored under name, unless it has grown too old.
-func (c *Cache) Get(ctx context.Context, name string) ([]byte, bool, error) {
-	got, err := c.t.Get(ctx, []string{name})
-	if err != nil {
-		return nil, false, err
-	}
-	until, value, found := strings.Cut(got[0], " ")
-	if !found {
-		return nil, false, nil
-	}
-	seconds, err := strconv.ParseInt(until, 36, 64)
-	if err != nil || time.Now().Unix() > seconds {
-		return nil, false, nil //nolint:nilerr // what cannot be read is not there
-	}
-	return []byte(value), true, nil
-}
-
-// Set stores value under name for at most ttl.
-func (c *Cache) Set(ctx context.Context, name string, value []byte, ttl time.Duration) error {
-	until := strconv.FormatInt(time.Now().Add(ttl).Unix(), 36)
-	return c.t.Put(ctx, []string{name}, []string{until + " " + string(value)})
 }
