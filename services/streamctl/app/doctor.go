@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -34,11 +33,8 @@ func (t *tool) doctorCmd() *cobra.Command {
 func (t *tool) doctor(ctx context.Context, during time.Duration, verbose bool) error {
 	redis, err := t.client(ctx)
 	if err != nil {
-		if errors.Is(err, redstream.ErrEvicting) || errors.Is(err, redstream.ErrTooOld) {
-			return t.showFindings([]doctor.Finding{{
-				Level: doctor.Bad, Check: "redis", What: err.Error(),
-				Means: "no service works with it: entries could be lost", Do: "redis-cli CONFIG SET maxmemory-policy noeviction; Redis 7.0 or later",
-			}}, verbose)
+		if f, ok := doctor.Refusal(err); ok {
+			return t.showFindings([]doctor.Finding{f}, verbose)
 		}
 		return err
 	}

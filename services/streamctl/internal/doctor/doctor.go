@@ -4,10 +4,12 @@ package doctor
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"sluice/pkg/redstream"
 	"sluice/services/streamctl/internal/render"
 	"sluice/services/streamctl/internal/status"
 	"sluice/services/streamctl/internal/store"
@@ -60,7 +62,7 @@ type Patient struct {
 
 // Thresholds of the checks.
 const (
-	silent     = 10 * time.Second // a reader that has not asked for so long is stuck
+	silent     = status.Silent // a reader that has not asked for so long is stuck
 	oldPending = 5 * time.Minute
 	oldFloor   = 5 * time.Minute
 	oldTx      = 5 * time.Minute
@@ -81,6 +83,17 @@ func Examine(p *Patient) []Finding {
 		return cmp.Compare(slices.Index(order, a.Level), slices.Index(order, b.Level))
 	})
 	return all
+}
+
+// Refusal is the finding for a Redis that no service works with, if err says so.
+func Refusal(err error) (Finding, bool) {
+	if !errors.Is(err, redstream.ErrEvicting) && !errors.Is(err, redstream.ErrTooOld) {
+		return Finding{}, false
+	}
+	return Finding{
+		Level: Bad, Check: "redis", What: err.Error(),
+		Means: "no service works with it: entries could be lost", Do: "redis-cli CONFIG SET maxmemory-policy noeviction; Redis 7.0 or later",
+	}, true
 }
 
 // Worst is the level of the worst finding.
@@ -156,12 +169,17 @@ func shrinking(p *Patient) []Finding {
 	for _, s := range p.Last.Streams {
 		first := p.First.Find(s.Name)
 		idle := s.Length == 0 || first.Length == 0 || s.Out != 0
-		if !idle {
-			out = append(out, Finding{
-				Bad, check, fmt.Sprintf("%s has %s entries and nothing was removed in %s", s.Name, render.Count(s.Length), render.Age(p.Last.At.Sub(p.First.At))),
-				"the group does not finish entries, or something holds the floor, or nobody trims", "see the floor and the consumers; streamctl trim trims now",
-			})
+		if idle {
+			continue
 		}
+		f := Finding{
+			Bad, check, fmt.Sprintf("%s has %s entries and nothing was removed in %s", s.Name, render.Count(s.Length), render.Age(p.Last.At.Sub(p.First.At))),
+			"the group does not finish entries, or something holds the floor, or nobody trims", "see the floor and the consumers; streamctl trim trims now",
+		}
+		if h := s.Holder; h.Consumer != "" && h.Age < oldFloor {
+			f.Level, f.Means, f.Do = Info, fmt.Sprintf("%s works on the oldest entry since %s; nothing after it can go before", h.Consumer, render.Age(h.Age)), ""
+		}
+		out = append(out, f)
 	}
 	return good(out, check, "every stream with entries is being worked off and trimmed")
 }

@@ -13,6 +13,10 @@ import (
 	"sluice/pkg/redstream"
 )
 
+// Silent is how long a reader that lives may go without an answer to a read;
+// longer, and it is stuck.
+const Silent = 10 * time.Second
+
 // Topology says which streams there are and which groups are expected on them.
 type Topology struct {
 	Live, Backfill, Labels, Jobs string

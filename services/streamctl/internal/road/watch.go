@@ -1,0 +1,243 @@
+package road
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"sluice/pkg/fault"
+	"sluice/services/streamctl/internal/doctor"
+)
+
+// Eyes look at the sluice. Both methods may block until ctx ends, and may be
+// called at the same time.
+type Eyes interface {
+	// Look takes a picture of Redis; an error says that it cannot be seen.
+	Look(ctx context.Context) (*Look, error)
+	// Examine runs the checks of doctor and asks PostgreSQL. What is wrong is in
+	// the result; an error says that it could not be found out.
+	Examine(ctx context.Context) (*Examination, error)
+}
+
+// Config says how often to look.
+type Config struct {
+	// Every is the time between two looks, default 2s; Examine between two
+	// examinations, default 15s.
+	Every, Examine time.Duration
+	Limits         Limits
+	Version        string
+}
+
+// Watcher looks again and again and keeps the newest view and the history.
+type Watcher struct {
+	eyes Eyes
+	cfg  Config
+
+	mu     sync.Mutex
+	view   *View         // never changed once it is here
+	next   chan struct{} // closed when view is replaced
+	exam   *Examination
+	seen   map[string]int       // finding → examinations in a row that had it
+	closed map[string]time.Time // stream → since when its gate is closed
+	pace   pace
+	hour   *ring
+	day    *ring
+	names  []string
+}
+
+// New returns a watcher that has seen nothing yet.
+func New(eyes Eyes, cfg Config) *Watcher {
+	if cfg.Every <= 0 {
+		cfg.Every = 2 * time.Second
+	}
+	if cfg.Examine <= 0 {
+		cfg.Examine = 15 * time.Second
+	}
+	return &Watcher{
+		eyes: eyes, cfg: cfg, next: make(chan struct{}), closed: map[string]time.Time{}, seen: map[string]int{},
+		hour: newRing(time.Hour, 5*time.Second), day: newRing(24*time.Hour, 2*time.Minute),
+		view: &View{
+			At: time.Now(), Version: cfg.Version, Age: -1, Verdict: Verdict{State: Looking, Because: "the first look is being taken", Also: []string{}},
+			Sources: []Source{}, Streams: []Stream{}, Readers: []Reader{}, Parked: []Parked{}, Findings: []doctor.Finding{}, Tables: Tables{State: "unknown"},
+		},
+	}
+}
+
+// View returns the newest view, which nobody may change, and a channel that is
+// closed when there is a newer one.
+func (w *Watcher) View() (*View, <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.view, w.next
+}
+
+// History returns the lag so far.
+func (w *Watcher) History() History {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return History{Streams: append([]string{}, w.names...), Hour: w.hour.all(), Day: w.day.all()}
+}
+
+// Run looks until ctx ends. Nothing that it finds ends it.
+func (w *Watcher) Run(ctx context.Context) error {
+	var g errgroup.Group
+	loop := func(every time.Duration, do func(context.Context)) {
+		g.Go(func() error {
+			for {
+				do(ctx)
+				if fault.Sleep(ctx, every) != nil {
+					return nil
+				}
+			}
+		})
+	}
+	loop(w.cfg.Every, w.look)
+	loop(w.cfg.Examine, w.examine)
+	return g.Wait()
+}
+
+// patience bounds one look; the page says that Redis does not answer after it.
+const patience = 10 * time.Second
+
+func (w *Watcher) look(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	l, err := w.eyes.Look(limited)
+	if ctx.Err() != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil {
+		w.blind(err)
+		return
+	}
+	v := build(l, w.exam)
+	v.Version = w.cfg.Version
+	w.since(v, l.Closed)
+	w.pace.add(v)
+	w.record(v)
+	v.Verdict = judge(v, w.cfg.Limits, w.lasting)
+	w.publish(v)
+}
+
+// blind keeps the last view and says that it is old.
+func (w *Watcher) blind(err error) {
+	v := *w.view
+	if v.Age >= 0 {
+		v.Age = time.Since(v.At).Seconds()
+	}
+	v.Verdict = Verdict{
+		State: Broken, Because: "Redis cannot be seen: " + strings.ReplaceAll(err.Error(), "\n", "; "),
+		Do: "see whether Redis runs and REDIS_URL is right; the services wait and lose nothing", Also: []string{},
+	}
+	if f, ok := doctor.Refusal(err); ok {
+		v.Verdict.Because, v.Verdict.Do = f.What, f.Do
+	}
+	w.publish(&v)
+}
+
+func (w *Watcher) publish(v *View) {
+	w.view = v
+	close(w.next)
+	w.next = make(chan struct{})
+}
+
+// since adds how long gates have been closed.
+func (w *Watcher) since(v *View, closed map[string]bool) {
+	for i := range v.Streams {
+		s := &v.Streams[i]
+		if !closed[s.Name] {
+			delete(w.closed, s.Name)
+			continue
+		}
+		if _, known := w.closed[s.Name]; !known {
+			w.closed[s.Name] = v.At
+		}
+		s.ClosedFor = v.At.Sub(w.closed[s.Name]).Seconds()
+	}
+}
+
+func (w *Watcher) record(v *View) {
+	values := make([]float64, 0, len(v.Streams))
+	names := make([]string, 0, len(v.Streams))
+	for _, s := range v.Streams {
+		names = append(names, s.Name)
+		values = append(values, s.Wait)
+	}
+	w.names = names
+	w.hour.add(v.At, values)
+	w.day.add(v.At, values)
+}
+
+// lasting says that a finding was there in two examinations in a row, or in the
+// only one that there was.
+func (w *Watcher) lasting(f doctor.Finding) bool { return w.seen[key(f)] > 1 }
+
+// key tells findings apart without their numbers, which change.
+func key(f doctor.Finding) string {
+	digits := func(r rune) rune {
+		if r >= '0' && r <= '9' || r == ',' || r == '.' {
+			return -1
+		}
+		return r
+	}
+	return f.Check + " " + strings.Map(digits, f.What)
+}
+
+func (w *Watcher) examine(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, 4*patience)
+	defer cancel()
+	x, err := w.eyes.Examine(limited)
+	if err != nil || ctx.Err() != nil {
+		return // the look says that Redis cannot be seen
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	seen := map[string]int{}
+	for _, f := range x.Findings {
+		k := key(f)
+		seen[k] = w.seen[k] + 1
+		if w.exam == nil {
+			seen[k] = 2
+		}
+	}
+	w.exam, w.seen = x, seen
+}
+
+// pace estimates how fast the backfill goes from the last minutes.
+type pace struct {
+	at   []time.Time
+	done []int64
+}
+
+const paceSpan = 3 * time.Minute
+
+func (p *pace) add(v *View) {
+	b := v.Backfill
+	if b == nil {
+		return
+	}
+	done := finished(&b.Backfill)
+	if n := len(p.done); n > 0 && done < p.done[n-1] {
+		p.at, p.done = nil, nil
+	}
+	p.at, p.done = append(p.at, v.At), append(p.done, done)
+	for len(p.at) > 1 && v.At.Sub(p.at[0]) > paceSpan {
+		p.at, p.done = p.at[1:], p.done[1:]
+	}
+	took := v.At.Sub(p.at[0]).Seconds()
+	if took < 5 {
+		return
+	}
+	b.Rate = float64(done-p.done[0]) / took
+	switch left := b.Total - b.Done; {
+	case left <= 0:
+		b.Left = 0
+	case b.Rate > 0:
+		b.Left = float64(left) / b.Rate
+	}
+}
