@@ -100,6 +100,9 @@ func (g *Gate) Wait(ctx context.Context) error {
 	}
 }
 
+// Look looks now and says whether the gate is closed.
+func (g *Gate) Look(ctx context.Context) (bool, error) { return g.look(ctx) }
+
 // Closed is the state at the last look.
 func (g *Gate) Closed() bool { return g.closed.Load() }
 

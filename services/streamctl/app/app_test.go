@@ -10,6 +10,7 @@ import (
 
 	"sluice/pkg/redstream"
 	"sluice/pkg/testkit"
+	"sluice/services/streamctl/internal/letters"
 )
 
 // rig runs command lines against a Redis prefix and a schema of one test.
@@ -150,7 +151,7 @@ func TestDeadLetters(t *testing.T) {
 	}
 	out := r.ok("dlq", "ls")
 	require.Contains(t, out, "firehose_live  bad_record        2")
-	var list []letterJSON
+	var list []letters.Letter
 	require.NoError(t, json.Unmarshal([]byte(r.ok("dlq", "ls", "firehose_live", "--reason", "database", "--json")), &list))
 	require.Len(t, list, 1)
 	require.Contains(t, r.ok("dlq", "show", "firehose_live", list[0].ID), "it broke")
@@ -170,9 +171,9 @@ func TestBackfillJobs(t *testing.T) {
 	r := newRig(t)
 	r.ok("backfill", "add", "did:plc:abc", "did:web:example.com")
 	require.Contains(t, r.ok("peek", "repo_backfill"), `"reason":"manual"`)
-	code, _, errs := r.run("backfill", "add", "alice.test")
+	code, _, errs := r.run("backfill", "add", "alice")
 	require.Equal(t, 1, code)
-	require.Contains(t, errs, `"alice.test" is not a DID`)
+	require.Contains(t, errs, `"alice" is neither a DID nor a handle`)
 	r.ok("backfill", "pause")
 	require.Contains(t, r.ok("backfill", "status"), "PAUSED")
 	r.ok("backfill", "resume")

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/pkg/redstream"
+	"sluice/services/streamctl/internal/letters"
 	"sluice/services/streamctl/internal/render"
 )
 
@@ -105,28 +106,6 @@ func (t *tool) dlqReasons(ctx context.Context) error {
 	return table.Write(t.out)
 }
 
-type letterJSON struct {
-	ID        string            `json:"id"`
-	SourceID  string            `json:"source_id"`
-	Reason    string            `json:"reason"`
-	Error     string            `json:"error"`
-	Attempts  int64             `json:"attempts"`
-	FirstSeen time.Time         `json:"first_seen"`
-	ParkedAt  time.Time         `json:"parked_at"`
-	Fields    map[string]string `json:"fields,omitempty"`
-}
-
-func letterOf(d redstream.DeadLetter, fields bool) letterJSON {
-	l := letterJSON{ID: d.ID, SourceID: d.SourceID, Reason: d.Reason, Error: d.Error, Attempts: d.Attempts, FirstSeen: d.FirstSeen, ParkedAt: d.ParkedAt}
-	if fields {
-		l.Fields = map[string]string{}
-		for _, f := range d.Fields {
-			l.Fields[f.Name] = f.Value
-		}
-	}
-	return l
-}
-
 func (t *tool) dlqList(ctx context.Context, stream string, o dlqOptions) error {
 	if o.limit < 1 {
 		return fmt.Errorf("--limit=%d: want at least 1", o.limit)
@@ -135,21 +114,9 @@ func (t *tool) dlqList(ctx context.Context, stream string, o dlqOptions) error {
 	if err != nil {
 		return err
 	}
-	found := []letterJSON{}
-	for after := o.after; len(found) < o.limit; {
-		page, err := q.List(ctx, after, 200)
-		if err != nil {
-			return err
-		}
-		if len(page) == 0 {
-			break
-		}
-		for _, d := range page {
-			if (o.reason == "" || d.Reason == o.reason) && len(found) < o.limit {
-				found = append(found, letterOf(d, false))
-			}
-		}
-		after = page[len(page)-1].ID
+	found, err := letters.List(ctx, q, o.reason, o.after, o.limit)
+	if err != nil {
+		return err
 	}
 	if t.json {
 		return t.dump(found)
@@ -174,7 +141,7 @@ func (t *tool) dlqShow(ctx context.Context, stream, id string) error {
 		return err
 	}
 	if t.json {
-		return t.dump(letterOf(d, true))
+		return t.dump(letters.Of(d, true))
 	}
 	t.say("id          %s\nsource id   %s\nreason      %s\nerror       %s\nattempts    %d\nfirst seen  %s\nparked at   %s",
 		d.ID, d.SourceID, d.Reason, d.Error, d.Attempts, d.FirstSeen.Format(time.RFC3339), d.ParkedAt.Format(time.RFC3339))

@@ -4,13 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"sluice/pkg/event"
 	"sluice/pkg/redstream"
+	"sluice/services/streamctl/internal/letters"
 	"sluice/services/streamctl/internal/render"
 )
 
@@ -121,7 +120,7 @@ func eventText(e *event.Event) (json.RawMessage, error) {
 
 // printable is a value as it can be written to a terminal.
 func printable(v string) string {
-	if utf8.ValidString(v) && !strings.ContainsFunc(v, func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' }) {
+	if letters.Printable(v) {
 		return v
 	}
 	return fmt.Sprintf("(%d bytes of binary)", len(v))
