@@ -45,6 +45,10 @@ type Options struct {
 	// SlowPause is the pause between pieces of what is sent slowly. Default
 	// 20 ms. StallTime is how long a stalled stream is silent. Default 2 s.
 	SlowPause, StallTime time.Duration
+	// SlowConsumer is how long a reader may leave a relay's frames unread before
+	// the relay ends its connection; that counts as the fault slow_consumer.
+	// Default 30 s.
+	SlowConsumer time.Duration
 	// RetryAfter is what a 429 asks for. Default 1 s.
 	RetryAfter time.Duration
 	// HostileRecords is the number of records in a repository of the hostile

@@ -3,8 +3,10 @@ package simnet
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -26,6 +28,8 @@ type socket struct {
 	conn   *websocket.Conn
 	net    net.Conn
 	closed chan struct{} // closed when the peer has gone
+	// patience is how long one write may wait for the peer.
+	patience time.Duration
 
 	mu  sync.Mutex
 	buf *bufio.Writer
@@ -41,7 +45,8 @@ func accept(w http.ResponseWriter, r *http.Request, owner *sync.WaitGroup, done 
 		return nil, err
 	}
 	s := &socket{
-		conn: conn, net: conn.NetConn(), closed: make(chan struct{}), buf: bufio.NewWriterSize(conn.NetConn(), 256<<10),
+		conn: conn, net: conn.NetConn(), closed: make(chan struct{}), patience: writeTimeout,
+		buf: bufio.NewWriterSize(conn.NetConn(), 256<<10),
 	}
 	conn.SetPingHandler(func(data string) error {
 		s.mu.Lock()
@@ -77,7 +82,7 @@ func (s *socket) send(op byte, message []byte) error {
 }
 
 func (s *socket) write(op byte, message []byte) error {
-	_ = s.net.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_ = s.net.SetWriteDeadline(time.Now().Add(s.patience))
 	_, err := s.buf.Write(frameHeader(op, len(message)))
 	if err == nil {
 		_, err = s.buf.Write(message)
@@ -102,6 +107,9 @@ func (s *socket) flush() error {
 	return s.buf.Flush()
 }
 
+// tooSlow says whether the connection ended because the peer did not read.
+func (s *socket) tooSlow() bool { return errors.Is(s.flush(), os.ErrDeadlineExceeded) }
+
 // drip sends a message in pieces with a pause after each.
 func (s *socket) drip(message []byte, pieces int, pause time.Duration) error {
 	s.mu.Lock()
@@ -110,7 +118,7 @@ func (s *socket) drip(message []byte, pieces int, pause time.Duration) error {
 	size := max(1, len(all)/pieces)
 	for len(all) > 0 {
 		n := min(size, len(all))
-		_ = s.net.SetWriteDeadline(time.Now().Add(writeTimeout))
+		_ = s.net.SetWriteDeadline(time.Now().Add(s.patience))
 		if _, err := s.buf.Write(all[:n]); err != nil {
 			return err
 		}

@@ -48,6 +48,9 @@ func (r *relay) subscribe(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	defer s.cut()
+	if limit := r.net.opts.SlowConsumer; limit > 0 {
+		s.patience = limit
+	}
 	first, last := r.net.World.Seqs()
 	index := r.net.World.Len()
 	if given {
@@ -65,6 +68,9 @@ func (r *relay) subscribe(w http.ResponseWriter, req *http.Request) {
 		index = r.net.World.After(cursor)
 	}
 	r.stream(s, index)
+	if s.tooSlow() {
+		r.net.Faults.count("slow_consumer")
+	}
 }
 
 func cursorOf(req *http.Request) (cursor int64, given bool, err error) {
