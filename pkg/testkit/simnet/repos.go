@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ func (n *Network) relayMux(r *relay) *http.ServeMux {
 	mux.HandleFunc("GET /xrpc/com.atproto.sync.listRepos", func(w http.ResponseWriter, req *http.Request) {
 		n.listRepos(w, req, func(*world.Account, world.State) bool { return true })
 	})
+	mux.HandleFunc("GET /xrpc/com.atproto.sync.listReposByCollection", n.listByCollection)
 	mux.HandleFunc("GET /xrpc/com.atproto.sync.listHosts", n.listHosts)
 	mux.HandleFunc("GET /xrpc/com.atproto.sync.getLatestCommit", func(w http.ResponseWriter, req *http.Request) {
 		n.latestCommit(w, req, -1)
@@ -102,6 +104,40 @@ func (n *Network) listRepos(w http.ResponseWriter, r *http.Request, here func(*w
 			break
 		}
 		out.Repos = append(out.Repos, row{a.DID, head.CID.String(), head.Rev, s.Active(), s.Status})
+	}
+	writeJSON(w, http.StatusOK, out)
+}
+
+// listByCollection lists the accounts with records of ?collection=.
+func (n *Network) listByCollection(w http.ResponseWriter, r *http.Request) {
+	if n.limited(w, "", FaultList429, "", FaultList5xx) {
+		return
+	}
+	collection := r.URL.Query().Get("collection")
+	if collection == "" {
+		xrpcError(w, http.StatusBadRequest, "InvalidRequest", "Error: Params must have the property \"collection\"")
+		return
+	}
+	limit, start, ok := page(w, r)
+	if !ok {
+		return
+	}
+	repos, cursor := []map[string]string{}, ""
+	accounts := n.World.Accounts()
+	for i := start; i < len(accounts); i++ {
+		a := accounts[i]
+		if n.World.State(a).Status == "deleted" || !slices.Contains(a.Repo.Collections(), collection) {
+			continue
+		}
+		if len(repos) == limit {
+			cursor = strconv.Itoa(i)
+			break
+		}
+		repos = append(repos, map[string]string{"did": a.DID})
+	}
+	out := map[string]any{"repos": repos}
+	if cursor != "" {
+		out["cursor"] = cursor
 	}
 	writeJSON(w, http.StatusOK, out)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"sluice/pkg/atproto"
 	"sluice/pkg/config"
 	"sluice/pkg/redstream"
 	"sluice/services/streamctl/internal/store"
@@ -35,6 +36,7 @@ type tool struct {
 
 	redis *redstream.Client
 	db    *store.Store
+	dir   *atproto.Directory
 }
 
 // errFound ends with code 2: the command worked, and what it found is bad.
@@ -97,7 +99,7 @@ func (t *tool) root() *cobra.Command {
 	for _, s := range settings {
 		flags.String(s.Flag(), "", s.Help+" ("+s.Name+")")
 	}
-	root.AddCommand(t.statusCmd(), t.doctorCmd(), t.trimCmd(), t.dlqCmd(), t.cursorCmd(), t.peekCmd(), t.whyCmd(), t.verifyCmd(), t.backfillCmd(), t.repairCmd(), t.configCmd())
+	root.AddCommand(t.statusCmd(), t.doctorCmd(), t.trimCmd(), t.dlqCmd(), t.cursorCmd(), t.peekCmd(), t.whyCmd(), t.verifyCmd(), t.backfillCmd(), t.identityCmd(), t.repairCmd(), t.configCmd())
 	root.SetHelpTemplate(helpTemplate)
 	hideSettings(flags, settings)
 	return root

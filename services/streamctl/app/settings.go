@@ -33,6 +33,10 @@ type Settings struct {
 	IndexerBatch   int      `env:"INDEXER_BATCH_SIZE" default:"500" min:"1" help:"most events of one transaction, for the check of the lock table"`
 	PoolMax        int      `env:"DB_POOL_MAX_SIZE" default:"20" min:"1" help:"most connections of one indexer, for the check of max_connections"`
 	PLCURL         string   `env:"PLC_URL" default:"https://plc.directory" help:"the PLC directory"`
+	HandleResolver string   `env:"HANDLE_RESOLVER_URL" help:"XRPC service that resolves handles, in place of DNS and HTTPS"`
+	PrivateNetwork []string `env:"ALLOW_PRIVATE_NETWORK" help:"prefixes, or all: private and loopback addresses that the network may name"`
+	Identities     int      `env:"IDENTITY_CACHE_SHARED" default:"200000" min:"1000" help:"identities kept in Redis for all processes, about 300 bytes each"`
+	DeadLetters    string   `env:"BACKFILLER_DLQ_STREAM" default:"repo_backfill_dlq" help:"stream of repository jobs that were given up"`
 	Encoding       string   `env:"STREAM_ENCODING" default:"json" oneof:"json,protobuf" help:"form of the entries written"`
 	MetricsTargets []string `env:"METRICS_ADDRESSES" help:"name=host:port of the metrics of running processes, for the lag in seconds"`
 }
