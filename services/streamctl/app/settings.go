@@ -39,6 +39,8 @@ type Settings struct {
 	DeadLetters    string   `env:"BACKFILLER_DLQ_STREAM" default:"repo_backfill_dlq" help:"stream of repository jobs that were given up"`
 	Encoding       string   `env:"STREAM_ENCODING" default:"json" oneof:"json,protobuf" help:"form of the entries written"`
 	MetricsTargets []string `env:"METRICS_ADDRESSES" help:"name=host:port of the metrics of running processes, for the lag in seconds"`
+
+	Console ConsoleSettings
 }
 
 const liveStream = "firehose_live"

@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"sluice/pkg/fault"
 	"sluice/services/streamctl/internal/doctor"
 )
 
@@ -35,10 +34,12 @@ type Config struct {
 type Watcher struct {
 	eyes Eyes
 	cfg  Config
+	kick chan struct{} // holds a value when the examination is asked for
 
 	mu     sync.Mutex
 	view   *View         // never changed once it is here
 	next   chan struct{} // closed when view is replaced
+	last   *Look
 	exam   *Examination
 	seen   map[string]int       // finding → examinations in a row that had it
 	closed map[string]time.Time // stream → since when its gate is closed
@@ -57,7 +58,7 @@ func New(eyes Eyes, cfg Config) *Watcher {
 		cfg.Examine = 15 * time.Second
 	}
 	return &Watcher{
-		eyes: eyes, cfg: cfg, next: make(chan struct{}), closed: map[string]time.Time{}, seen: map[string]int{},
+		eyes: eyes, cfg: cfg, kick: make(chan struct{}, 1), next: make(chan struct{}), closed: map[string]time.Time{}, seen: map[string]int{},
 		hour: newRing(time.Hour, 5*time.Second), day: newRing(24*time.Hour, 2*time.Minute),
 		view: &View{
 			At: time.Now(), Version: cfg.Version, Age: -1, Verdict: Verdict{State: Looking, Because: "the first look is being taken", Also: []string{}},
@@ -84,19 +85,32 @@ func (w *Watcher) History() History {
 // Run looks until ctx ends. Nothing that it finds ends it.
 func (w *Watcher) Run(ctx context.Context) error {
 	var g errgroup.Group
-	loop := func(every time.Duration, do func(context.Context)) {
+	loop := func(every time.Duration, kick <-chan struct{}, do func(context.Context)) {
 		g.Go(func() error {
+			tick := time.NewTicker(every)
+			defer tick.Stop()
 			for {
 				do(ctx)
-				if fault.Sleep(ctx, every) != nil {
+				select {
+				case <-tick.C:
+				case <-kick:
+				case <-ctx.Done():
 					return nil
 				}
 			}
 		})
 	}
-	loop(w.cfg.Every, w.look)
-	loop(w.cfg.Examine, w.examine)
+	loop(w.cfg.Every, nil, w.look)
+	loop(w.cfg.Examine, w.kick, w.examine)
 	return g.Wait()
+}
+
+// Refresh asks for an examination now: something was changed.
+func (w *Watcher) Refresh() {
+	select {
+	case w.kick <- struct{}{}:
+	default: // one is asked for already
+	}
 }
 
 // patience bounds one look; the page says that Redis does not answer after it.
@@ -115,13 +129,21 @@ func (w *Watcher) look(ctx context.Context) {
 		w.blind(err)
 		return
 	}
-	v := build(l, w.exam)
-	v.Version = w.cfg.Version
-	w.since(v, l.Closed)
-	w.pace.add(v)
+	w.last = l
+	w.pace.add(l)
+	v := w.show()
 	w.record(v)
+}
+
+// show builds the view from the last look and the last examination.
+func (w *Watcher) show() *View {
+	v := build(w.last, w.exam)
+	v.Version = w.cfg.Version
+	w.since(v, w.last.Closed)
+	w.pace.estimate(v.Backfill)
 	v.Verdict = judge(v, w.cfg.Limits, w.lasting)
 	w.publish(v)
+	return v
 }
 
 // blind keeps the last view and says that it is old.
@@ -206,6 +228,9 @@ func (w *Watcher) examine(ctx context.Context) {
 		}
 	}
 	w.exam, w.seen = x, seen
+	if w.last != nil && w.view.Age == 0 {
+		w.show()
+	}
 }
 
 // pace estimates how fast the backfill goes from the last minutes.
@@ -216,24 +241,31 @@ type pace struct {
 
 const paceSpan = 3 * time.Minute
 
-func (p *pace) add(v *View) {
-	b := v.Backfill
-	if b == nil {
+func (p *pace) add(l *Look) {
+	if l.Backfill == nil {
 		return
 	}
-	done := finished(&b.Backfill)
+	at, done := l.Picture.At, finished(l.Backfill)
 	if n := len(p.done); n > 0 && done < p.done[n-1] {
-		p.at, p.done = nil, nil
+		p.at, p.done = nil, nil // the totals were made anew
 	}
-	p.at, p.done = append(p.at, v.At), append(p.done, done)
-	for len(p.at) > 1 && v.At.Sub(p.at[0]) > paceSpan {
+	p.at, p.done = append(p.at, at), append(p.done, done)
+	for len(p.at) > 1 && at.Sub(p.at[0]) > paceSpan {
 		p.at, p.done = p.at[1:], p.done[1:]
 	}
-	took := v.At.Sub(p.at[0]).Seconds()
+}
+
+// estimate says how long the rest takes at the pace of the last minutes.
+func (p *pace) estimate(b *Backfill) {
+	n := len(p.at)
+	if b == nil || n < 2 {
+		return
+	}
+	took := p.at[n-1].Sub(p.at[0]).Seconds()
 	if took < 5 {
 		return
 	}
-	b.Rate = float64(done-p.done[0]) / took
+	b.Rate = float64(p.done[n-1]-p.done[0]) / took
 	switch left := b.Total - b.Done; {
 	case left <= 0:
 		b.Left = 0
