@@ -41,6 +41,9 @@ const (
 	ReasonBadEntry     Reason = "bad_entry"     // stream entry that cannot be read
 	ReasonBadType      Reason = "bad_type"      // stream entry of a type that is not known
 	ReasonRejected     Reason = "rejected"      // readable, and refused by what applies it
+
+	ReasonBadValue    Reason = "bad_value"       // readable, with a value that the database cannot hold
+	ReasonUnreachable Reason = "pds_unreachable" // of an account whose server did not answer when it was asked
 )
 
 // Reasons lists every reason, for metrics that are complete from the start.
@@ -51,6 +54,7 @@ func Reasons() []Reason {
 		ReasonTruncated, ReasonBadBlock, ReasonMissingBlock, ReasonBadCommit, ReasonOldVersion,
 		ReasonBadTree, ReasonBadProof, ReasonBadSignature, ReasonNoIdentity, ReasonBadRecord,
 		ReasonNoRecord, ReasonBadLabel, ReasonBadHandle, ReasonBadEntry, ReasonBadType, ReasonRejected,
+		ReasonBadValue, ReasonUnreachable,
 	}
 }
 

@@ -22,7 +22,7 @@ const (
 
 // ReasonUnreachable is the reason of entries whose account could not be checked,
 // and that are not applied without.
-const ReasonUnreachable event.Reason = "pds_unreachable"
+const ReasonUnreachable = event.ReasonUnreachable
 
 // checker asks the network about the few values that need it, off the lanes,
 // so that no event waits for the network. The entries stay unacknowledged, and

@@ -10,7 +10,6 @@ import (
 	"sluice/pkg/event"
 	"sluice/pkg/fault"
 	"sluice/pkg/obs"
-	"sluice/services/indexer/internal/derive"
 )
 
 // The stages whose event-time lag is exported.
@@ -111,7 +110,7 @@ func (m *Metrics) stage(name string, held func() int, lost func() float64) *stag
 		batch: m.batch.WithLabelValues(name), commit: m.commit.WithLabelValues(name),
 		retries: m.retries.WithLabelValues(name), splits: m.splits.WithLabelValues(name),
 	}
-	for _, reason := range append(event.Reasons(), ReasonUnreachable, event.Reason(derive.BadValue)) {
+	for _, reason := range event.Reasons() {
 		m.parks.WithLabelValues(name, string(reason))
 	}
 	return s
