@@ -36,6 +36,9 @@ type Identity struct {
 
 // PublicKey is the parsed SigningKey. Not to have one is a Permanent error.
 func (i *Identity) PublicKey() (atcrypto.PublicKey, error) {
+	if i.key == nil && i.SigningKey != "" { // of an export, which is not parsed further
+		_, i.key = storedKey(i.SigningKey)
+	}
 	if i.key == nil {
 		return nil, event.Dropf(event.ReasonNoIdentity, "%s has no signing key", i.DID)
 	}

@@ -85,8 +85,8 @@ func ParsePLCOperation(line []byte) (PLCOperation, error) {
 
 func (i *Identity) fromPLC(b *plcBody) {
 	i.Handle = documentHandle(b.AlsoKnownAs)
-	i.SigningKey, i.key = storedKey(b.VerificationMethods["atproto"])
-	i.LabelerKey, i.labelerKey = storedKey(b.VerificationMethods["atproto_label"])
+	i.SigningKey = exportedKey(b.VerificationMethods["atproto"])
+	i.LabelerKey = exportedKey(b.VerificationMethods["atproto_label"])
 	if s, ok := b.Services["atproto_pds"]; ok && s.Type == "AtprotoPersonalDataServer" {
 		setEndpoint(&i.PDS, s.Endpoint)
 	}
@@ -95,9 +95,18 @@ func (i *Identity) fromPLC(b *plcBody) {
 	}
 }
 
+// exportedKey is a key of an operation. It is parsed by who uses it: to parse
+// those of every account takes most of the time of an import.
+func exportedKey(didKey string) string {
+	if !strings.HasPrefix(didKey, "did:key:z") || len(didKey) > 256 {
+		return ""
+	}
+	return didKey
+}
+
 func (i *Identity) fromLegacy(b *plcBody) {
 	i.Handle = documentHandle([]string{"at://" + strings.TrimPrefix(b.Handle, "at://")})
-	i.SigningKey, i.key = storedKey(b.SigningKey)
+	i.SigningKey = exportedKey(b.SigningKey)
 	service := b.Service
 	if !strings.HasPrefix(service, "http://") && !strings.HasPrefix(service, "https://") {
 		service = "https://" + service
