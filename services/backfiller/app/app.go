@@ -69,7 +69,7 @@ func (a *App) build(d proc.Deps) error {
 		return err
 	}
 	dir, err := atproto.NewDirectory(atproto.DirectoryConfig{
-		PLCURL: a.cfg.PLCURL, Client: documents, Cache: a.redis.NewCache("identity", a.cfg.Identities),
+		PLCURL: a.cfg.PLCURL, Client: documents, Cache: a.redis.NewCache("identity", a.cfg.Shared),
 		Size: a.cfg.Identities, TTL: a.cfg.IdentityTTL, PLCRate: a.cfg.PLCRate, Log: d.Log, Registry: d.Registry,
 	})
 	if err != nil {
