@@ -25,7 +25,7 @@ go build -o "$bin/" ./services/ingester ./services/indexer ./services/backfiller
   {
     for p in "${PROGRAMS[@]}"; do "$bin/$p" config names; done
     # Variables that are no settings of a program.
-    printf '%s\n' SLUICE_CONFIG SLUICE_CRASH_POINT SLUICE_SHARED SLUICE_SOAK SIMNET_URL
+    printf '%s\n' SLUICE_CONFIG SLUICE_CRASH_POINT SLUICE_OUTAGE SLUICE_SHARED SLUICE_SOAK SIMNET_URL
   } | LC_ALL=C sort -u
 } >"$bin/suite.txt"
 {

@@ -26,6 +26,7 @@ import (
 	"sluice/services/ingester/internal/labels"
 	"sluice/services/ingester/internal/pressure"
 	"sluice/services/ingester/internal/repos"
+	"sluice/services/ingester/internal/roster"
 )
 
 // The streams that the ingester knows.
@@ -48,6 +49,7 @@ type App struct {
 	redis    *redstream.Client
 	dir      *atproto.Directory
 	pressure *pressure.Meter
+	relays   *roster.Roster
 	lag      *obs.Lag
 	shared   shared
 	streams  *firehose.Metrics
@@ -107,6 +109,9 @@ func (a *App) build() error {
 	if err := a.directory(); err != nil {
 		return err
 	}
+	if err := a.roster(); err != nil {
+		return err
+	}
 	lister, err := a.lister()
 	if err != nil {
 		return err
@@ -164,10 +169,24 @@ func (a *App) directory() (err error) {
 		return err
 	}
 	a.dir, err = atproto.NewDirectory(atproto.DirectoryConfig{
-		PLCURL: a.cfg.PLCURL, Client: client, Cache: a.redis.NewCache("identity", a.cfg.Identities),
+		PLCURL: a.cfg.PLCURL, Client: client, Cache: a.redis.NewCache("identity", a.cfg.SharedIdentities),
 		Size: a.cfg.Identities, TTL: a.cfg.IdentityTTL, PLCRate: a.cfg.PLCRate, Log: a.deps.Log, Registry: a.deps.Registry,
 	})
 	return err
+}
+
+// roster makes the list of relays.
+func (a *App) roster() (err error) {
+	setting := "INGESTER_RELAY_HOSTS"
+	if a.cfg.RelayFile != "" {
+		setting = "INGESTER_RELAY_FILE"
+	}
+	a.relays, err = roster.New(roster.Config{Relays: a.cfg.Relays, File: a.cfg.RelayFile}, a.deps.Log, a.deps.Registry)
+	if err != nil {
+		return fmt.Errorf("%s: %w", setting, err)
+	}
+	a.add("relays", a.relays.Run)
+	return nil
 }
 
 func (a *App) writer(stream string) (*redstream.Writer, error) {
@@ -230,7 +249,7 @@ func (a *App) lister() (*enumerate.Enumerator, error) {
 		deps.Revs = a.redis.NewTable(jobStream, ":revs", a.cfg.EnumerateRevs)
 	}
 	e, err := enumerate.New(enumerate.Config{
-		Relays: a.cfg.Relays, Mode: a.cfg.Enumerate, Stream: jobStream,
+		Current: a.relays.Relays, Mode: a.cfg.Enumerate, Stream: jobStream,
 		Concurrency: a.cfg.EnumerateConcurrency, Every: a.cfg.EnumerateEvery,
 		Backoff: fault.Backoff{Initial: 500 * time.Millisecond, Max: time.Minute},
 	}, deps)
@@ -258,14 +277,14 @@ func (a *App) firehose(lister *enumerate.Enumerator) error {
 	gaps := enumerate.NewGaps(lister, knownRevs{states})
 	resyncs := a.redis.NewDelayed(jobStream+":resync", jobStream)
 	p, err := repos.New(repos.Config{
-		Relays: a.cfg.Relays, Stream: liveStream, Start: a.cfg.Start, Keep: keep, Level: atproto.Level(a.cfg.Verify),
+		Stream: liveStream, Start: a.cfg.Start, Keep: keep, Level: atproto.Level(a.cfg.Verify),
 		Encoding:  event.Encoding(a.cfg.Encoding),
 		Identity:  repos.IdentityPolicy{Pass: a.cfg.NoIdentity == "pass", Patience: a.cfg.IdentityPatience},
 		BatchSize: a.cfg.BatchSize, BatchTimeout: a.cfg.BatchTimeout, Workers: a.cfg.Workers,
 		Window: a.cfg.Window, WindowBytes: a.cfg.WindowBytes, Memory: a.cfg.States / 2,
-		ResyncInterval: a.cfg.ResyncInterval, DeadLetters: a.cfg.DeadLetters, Grace: a.deps.Grace,
+		ResyncInterval: a.cfg.ResyncInterval, DeadLetters: a.cfg.DeadLetters, Overlap: a.cfg.RelayOverlap, Lost: a.cfg.RelayLost, Grace: a.deps.Grace,
 	}, repos.Deps{
-		Stream: stream, Cursors: a.redis, Gate: a.gate(liveStream, a.cfg.mark(a.cfg.FirehoseHighWater)),
+		Roster: a.relays, Stream: stream, Cursors: a.redis, Gate: a.gate(liveStream, a.cfg.mark(a.cfg.FirehoseHighWater)),
 		Schedule: wishes{Delayed: resyncs, redis: a.redis, mark: a.cfg.mark(a.cfg.RepoHighWater)}, Dead: dead, States: states, Gaps: gaps, Directory: a.dir,
 		Verifier: &atproto.Verifier{Keys: a.dir}, Subscribe: a.subscriber(a.cfg.DataIdle, a.relayState),
 		Pressure: a.pressure.Stream(liveStream), Written: a.lag.Stage("ingest"),
@@ -348,6 +367,9 @@ func (a *App) subscriber(dataIdle time.Duration, state func(up bool)) feed.Subsc
 			},
 			State: func(up bool) {
 				state(up)
+				if s.State != nil {
+					s.State(up)
+				}
 				if up {
 					a.shared.connections.Inc()
 				} else {

@@ -31,8 +31,13 @@ type Config struct {
 	PrivateNetwork []string `env:"ALLOW_PRIVATE_NETWORK" help:"prefixes, or all: private and loopback addresses that the network may name"`
 
 	// Mode chooses what one process does; several may share the work.
-	Mode     string   `env:"INGESTER_MODE" default:"all" oneof:"all,firehose,backfill,labeler" help:"what this process does: follow relays, list repositories, follow labelers, or all of it"`
-	Relays   []string `env:"INGESTER_RELAY_HOSTS,INGESTER_HOSTS" default:"bsky.network" help:"relays; wss://, ws://, https://, http:// are honoured, none means TLS"`
+	Mode   string   `env:"INGESTER_MODE" default:"all" oneof:"all,firehose,backfill,labeler" help:"what this process does: follow relays, list repositories, follow labelers, or all of it"`
+	Relays []string `env:"INGESTER_RELAY_HOSTS,INGESTER_HOSTS" default:"bsky.network" help:"relays; wss://, ws://, https://, http:// are honoured, none means TLS"`
+	// RelayFile is for relays that change while the process runs.
+	RelayFile    string        `env:"INGESTER_RELAY_FILE" help:"file with one relay a line, used instead of INGESTER_RELAY_HOSTS and read again when it changes: relays come and go without a gap"`
+	RelayOverlap time.Duration `env:"INGESTER_RELAY_OVERLAP_SECS" unit:"s" default:"60" min:"1" help:"a relay that is new is followed beside those before it for at least so long until it may take their place; more than one relay may be behind another"`
+	RelayLost    time.Duration `env:"INGESTER_RELAY_LOST_SECS" unit:"s" default:"600" min:"1" help:"a relay that is to be replaced and cannot be connected to for so long is given up: what may be missing is fetched"`
+
 	Labelers []string `env:"INGESTER_LABELER_HOSTS" help:"labelers, as the relays"`
 
 	HighWater         int64 `env:"INGESTER_HIGH_WATER_MARK" default:"100000" min:"1" help:"entries in a stream at which its writer waits; it goes on at 80 %"`
@@ -56,7 +61,8 @@ type Config struct {
 	NoIdentity       string        `env:"INGESTER_NO_IDENTITY" default:"wait" oneof:"wait,pass" help:"commits whose account's key cannot be looked up: wait, or pass without the check of their signature"`
 	IdentityPatience time.Duration `env:"INGESTER_IDENTITY_PATIENCE_SECS" unit:"s" default:"0" min:"0" help:"longest wait for a key, after which the repository is fetched instead or the commit passes; 0 is 600 to wait, 10 to pass"`
 	PLCRate          float64       `env:"INGESTER_PLC_RATE" default:"100" min:"0.1" max:"100000" help:"requests per second to the PLC directory"`
-	Identities       int           `env:"INGESTER_IDENTITY_CACHE" default:"200000" min:"1000" help:"identities kept in memory, and as many in Redis (about 60 MB)"`
+	Identities       int           `env:"INGESTER_IDENTITY_CACHE" default:"200000" min:"1000" help:"identities kept in memory"`
+	SharedIdentities int           `env:"IDENTITY_CACHE_SHARED" default:"200000" min:"1000" help:"identities kept in Redis for all processes, about 300 bytes each"`
 	IdentityTTL      time.Duration `env:"INGESTER_IDENTITY_TTL_SECS" unit:"s" default:"86400" min:"1" help:"time after which an identity is looked up again"`
 
 	States         int           `env:"INGESTER_STATES" default:"1000000" min:"10000" help:"repositories whose last rev is kept in Redis (about 80 MB), half of them in memory too"`
@@ -79,7 +85,7 @@ func (c Config) Validate() error {
 	if _, err := feed.ParseHosts(c.Relays); err != nil {
 		errs = append(errs, fmt.Errorf("INGESTER_RELAY_HOSTS: %w", err))
 	}
-	if c.Mode != modeLabeler && len(c.Relays) == 0 {
+	if c.Mode != modeLabeler && len(c.Relays) == 0 && c.RelayFile == "" {
 		errs = append(errs, errors.New("INGESTER_RELAY_HOSTS is empty: name a relay, or set INGESTER_MODE=labeler"))
 	}
 	if _, err := feed.ParseHosts(c.Labelers); err != nil {

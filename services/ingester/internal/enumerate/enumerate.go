@@ -72,6 +72,9 @@ type Encode func(j *event.RepoJob) (field, value string, err error)
 type Config struct {
 	// Relays as configured: a host, with or without a scheme.
 	Relays []string
+	// Current, if set, tells the relays instead, and what closes when they
+	// change. One that is no host is left out.
+	Current func() (relays []string, changed <-chan struct{})
 	// Mode is ByRelay or ByHosts.
 	Mode string
 	// Stream names the job stream; the cursors' keys begin with it.
@@ -114,7 +117,6 @@ type Deps struct {
 type Enumerator struct {
 	cfg     Config
 	deps    Deps
-	relays  []target
 	log     *slog.Logger
 	metrics *metrics
 	logged  logLimit
@@ -153,16 +155,38 @@ func New(cfg Config, deps Deps) (*Enumerator, error) {
 		metrics: newMetrics(deps.Registry),
 	}
 	for _, r := range cfg.Relays {
-		t, err := parseTarget(r)
-		if err != nil {
+		if _, err := parseTarget(r); err != nil {
 			return nil, err
 		}
-		e.relays = append(e.relays, t)
 	}
 	if cfg.Mode != ByRelay && cfg.Mode != ByHosts {
 		return nil, fmt.Errorf("enumeration mode %q: want %s or %s", cfg.Mode, ByRelay, ByHosts)
 	}
 	return e, nil
+}
+
+// current are the relays to list now.
+func (e *Enumerator) current() []target {
+	relays := e.cfg.Relays
+	if e.cfg.Current != nil {
+		relays, _ = e.cfg.Current()
+	}
+	var out []target
+	for _, r := range relays {
+		if t, err := parseTarget(r); err == nil {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// relaysChanged closes when the relays change; nil: they do not.
+func (e *Enumerator) relaysChanged() <-chan struct{} {
+	if e.cfg.Current == nil {
+		return nil
+	}
+	_, changed := e.cfg.Current()
+	return changed
 }
 
 // parseTarget reads a configured host: wss, https or no scheme means TLS.
@@ -190,6 +214,7 @@ func parseTarget(raw string) (target, error) {
 // our own state is in doubt.
 func (e *Enumerator) Run(ctx context.Context) error {
 	for {
+		changed := e.relaysChanged()
 		again, err := e.pass(ctx)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the stop was asked for; whatever failed because of it is no fault
@@ -197,8 +222,14 @@ func (e *Enumerator) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if fault.Sleep(ctx, again) != nil {
-			return nil //nolint:nilerr // a stop that was asked for is no fault
+		t := time.NewTimer(again)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return nil
+		case <-changed:
+			t.Stop()
+		case <-t.C:
 		}
 	}
 }
@@ -274,7 +305,7 @@ func (e *Enumerator) targets(ctx context.Context) []target {
 	var out []target
 	var estimate int64
 	seen := map[string]bool{}
-	for _, relay := range e.relays {
+	for _, relay := range e.current() {
 		hosts, accounts, err := e.hostsOf(ctx, relay)
 		estimate += accounts
 		if err != nil && ctx.Err() == nil {

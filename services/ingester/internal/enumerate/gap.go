@@ -70,6 +70,27 @@ func (g *Gaps) Doubt(ctx context.Context, host string, since time.Time) error {
 	return g.add(ctx, host, gap{since: since, all: true})
 }
 
+// Move makes what is noted of one relay, and is not filled, a note of another:
+// the first one is followed no more. Durable on return; a repeat is harmless.
+func (g *Gaps) Move(ctx context.Context, from, to string) error {
+	raw, found, err := g.e.cursor(ctx, g.key(from))
+	if err != nil || !found || raw == "" {
+		return err
+	}
+	noted, err := parseGap(raw)
+	if err != nil {
+		return fmt.Errorf("gap of %s is %q: %w", from, raw, err)
+	}
+	if err := g.add(ctx, to, noted); err != nil {
+		return err
+	}
+	_, err = g.e.deps.Jobs.AppendCAS(ctx, g.key(from), raw, "", nil)
+	if errors.Is(err, redstream.ErrCursorMoved) {
+		return nil // filled meanwhile
+	}
+	return err
+}
+
 func (g *Gaps) add(ctx context.Context, host string, noted gap) error {
 	g.note.Lock()
 	defer g.note.Unlock()
@@ -99,7 +120,7 @@ func (g *Gaps) add(ctx context.Context, host string, noted gap) error {
 func (g *Gaps) Run(ctx context.Context) error {
 	for {
 		again := 24 * time.Hour
-		for _, relay := range g.e.relays {
+		for _, relay := range g.e.current() {
 			err := g.fill(ctx, relay)
 			if ctx.Err() != nil {
 				return nil //nolint:nilerr // a stop that was asked for is no fault

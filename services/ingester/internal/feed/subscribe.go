@@ -22,6 +22,8 @@ type Subscription struct {
 	// Idle, if set, is called from the goroutine of Frame when the socket has
 	// nothing more to give at the moment.
 	Idle func()
+	// State, if set, is told of each connection made and lost.
+	State func(up bool)
 }
 
 // Subscribe follows a stream, connecting again for as long as it takes, until

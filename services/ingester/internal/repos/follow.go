@@ -17,7 +17,7 @@ func (r *relay) follow(ctx context.Context) error {
 		return err
 	}
 	return r.p.deps.Subscribe(ctx, feed.Subscription{
-		Host: r.host, Method: method, Cursor: r.cursor, Frame: r.read, Oversize: r.oversize, Idle: r.quiet,
+		Host: r.host, Method: method, Cursor: r.cursor, Frame: r.read, Oversize: r.oversize, Idle: r.quiet, State: r.state,
 	})
 }
 

@@ -36,6 +36,7 @@ type metrics struct {
 	judgeSeconds                      prometheus.Histogram
 	stateErrors                       prometheus.Counter
 	lastSeq, savedSeq                 prometheus.Gauge
+	members                           *prometheus.GaugeVec
 }
 
 func counter(name, help string) prometheus.Counter {
@@ -82,8 +83,8 @@ func newMetrics(reg prometheus.Registerer, errs prometheus.Counter) *metrics {
 			"Frames that another relay, or this one, had brought before."),
 		seqGaps:    counter("sluice_ingester_seq_gaps_total", "Jumps in a relay's sequence numbers."),
 		seqMissing: counter("sluice_ingester_seq_missing_total", "Sequence numbers left out by these jumps. Some relays number sparsely; a sudden rise is a relay that loses events."),
-		gaps: counters("sluice_ingester_gaps_total", "Breaks of a relay's history: the cursor was too old, or from another sequence, or lost by Redis. The repositories concerned are fetched.", "cause",
-			gapOutdated, gapFuture, gapLost, gapResyncs),
+		gaps: counters("sluice_ingester_gaps_total", "Breaks of a relay's history: the cursor was too old, or from another sequence, or lost by Redis, or a relay was replaced that could not be reached. The repositories concerned are fetched.", "cause",
+			gapOutdated, gapFuture, gapLost, gapResyncs, gapRelay),
 		streamErrors: counters("sluice_ingester_stream_errors_total", "Streams ended by the relay, by the error it gave. ConsumerTooSlow: the ingester or what follows it is too slow.", "name",
 			atproto.ErrorFutureCursor, atproto.ErrorConsumerTooSlow, "other"),
 		unverified: counters("sluice_ingester_unverified_commits_total", "Commits passed without the check of their signature, by cause.", "cause", unverifiedIdentity),
@@ -103,10 +104,17 @@ func newMetrics(reg prometheus.Registerer, errs prometheus.Counter) *metrics {
 		lastSeq:     gauge("sluice_ingester_last_seq", "Highest sequence number read, of the relay that sent last."),
 		savedSeq:    gauge("sluice_ingester_saved_seq", "Sequence number of the cursor saved last, of the relay that was written last."),
 	}
+	m.members = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "sluice_ingester_relays",
+		Help: "Relays followed: settled; joining, until they have been followed for long enough beside a settled one; leaving, until one that joins has settled. Leaving for long: the relay that joins is not connected, or the one that leaves is far behind.",
+	}, []string{"state"})
+	for _, state := range memberStates() {
+		m.members.WithLabelValues(state)
+	}
 	if reg != nil {
 		reg.MustRegister(m.events, m.creates, m.updates, m.deletes, m.filtered, m.streamed, m.inMemory, m.frames, m.drops,
 			m.noticed, m.resyncs, m.resyncsOver, m.parked, m.duplicates, m.seqGaps, m.seqMissing, m.gaps, m.unverified, m.streamErrors,
-			m.batchEvents, m.batchSeconds, m.judgeSeconds, m.stateErrors, m.lastSeq, m.savedSeq)
+			m.batchEvents, m.batchSeconds, m.judgeSeconds, m.stateErrors, m.lastSeq, m.savedSeq, m.members)
 	}
 	return m
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 
 	"sluice/pkg/atproto"
 	"sluice/pkg/event"
@@ -30,7 +29,8 @@ const (
 
 // Config says what is followed, and within which bounds.
 type Config struct {
-	// Relays as configured: hosts, with or without a scheme.
+	// Relays as configured: hosts, with or without a scheme. Not read where
+	// there is a Roster.
 	Relays []string
 	// Stream names the live stream; the cursors' keys begin with it.
 	Stream string
@@ -66,6 +66,13 @@ type Config struct {
 	Resyncs int64
 	// DeadLetters bounds the unreadable frames kept. Default 10,000.
 	DeadLetters int64
+	// Overlap is how long a relay that is new is followed beside those before
+	// it until it may take their place. It has to be longer than one relay may
+	// be behind another. Default 1m.
+	Overlap time.Duration
+	// Lost is the time without a connection after which those before it are
+	// not waited for: what may be missing between is fetched. Default 10m.
+	Lost time.Duration
 	// Grace is how long what was read may take to become durable at a stop.
 	Grace time.Duration
 }
@@ -87,6 +94,8 @@ func (c *Config) defaults() {
 	set(&c.Memory, 500_000)
 	setTime(&c.BatchTimeout, time.Second)
 	setTime(&c.ResyncInterval, 5*time.Minute)
+	setTime(&c.Overlap, time.Minute)
+	setTime(&c.Lost, 10*time.Minute)
 	setTime(&c.Identity.WebPatience, 10*time.Second)
 	patience := 10 * time.Minute
 	if c.Identity.Pass {
@@ -134,10 +143,14 @@ type Gaps interface {
 	// Doubt says that frames came, and what was seen of them is not to be
 	// trusted.
 	Doubt(ctx context.Context, relay string, since time.Time) error
+	// Move makes what was noted of one relay, and is not filled, a note of
+	// another.
+	Move(ctx context.Context, from, to string) error
 }
 
 // Deps are the parts a Pipeline works with.
 type Deps struct {
+	Roster    Roster // nil: the relays of the Config
 	Stream    Stream
 	Cursors   Cursors
 	Gate      Gate
@@ -163,7 +176,9 @@ type Pipeline struct {
 	deps    Deps
 	log     *slog.Logger
 	metrics *metrics
-	relays  []feed.Host
+	// changed: the relays of this process are not those that it began with.
+	// Owned by Run.
+	changed bool
 }
 
 // New checks the configuration. No goroutine runs before Run.
@@ -173,11 +188,14 @@ func New(cfg Config, deps Deps) (*Pipeline, error) {
 		cfg: cfg, deps: deps, log: deps.Log.With(slog.String("component", "repos")),
 		metrics: newMetrics(deps.Registry, deps.Errors),
 	}
-	var err error
-	if p.relays, err = feed.ParseHosts(cfg.Relays); err != nil {
+	if p.deps.Roster == nil {
+		p.deps.Roster = fixed(cfg.Relays)
+	}
+	relays, _ := p.deps.Roster.Relays()
+	if _, err := feed.ParseHosts(relays); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
-	if len(p.relays) == 0 {
+	if len(relays) == 0 {
 		return nil, errors.New("no relay is configured")
 	}
 	return p, nil
@@ -187,32 +205,43 @@ func New(cfg Config, deps Deps) (*Pipeline, error) {
 // within the grace time, and returns nil.
 func (p *Pipeline) Run(ctx context.Context) error {
 	resume := map[string]int64{}
-	for {
-		s := p.newSession(resume)
-		err := s.run(ctx)
-		if !errors.Is(err, redstream.ErrCursorMoved) {
+	for ctx.Err() == nil {
+		m, err := p.members(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil //nolint:nilerr // a stop that was asked for is no fault
+			}
 			return err
 		}
-		// What this process knew may be ahead of what Redis still has: all of
-		// it is forgotten, and the relays send again from the saved cursors.
-		p.log.WarnContext(ctx, "redis lost its tail, reading again from its cursors", slog.Any("err", err))
+		s := p.newSession(m, resume)
+		err = s.until(ctx, p)
+		switch {
+		case errors.Is(err, redstream.ErrCursorMoved):
+			// What this process knew may be ahead of what Redis still has: all of
+			// it is forgotten, and the relays send again from the saved cursors.
+			p.log.WarnContext(ctx, "redis lost its tail, reading again from its cursors", slog.Any("err", err))
+		case err != nil:
+			return err
+		default:
+			p.changed = true
+		}
 		for _, r := range s.relays {
 			p.deps.Stream.Resume(r.cursorKey())
 			resume[r.host.Name] = r.saved.Load()
 		}
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // a stop that was asked for is no fault
-		}
 	}
+	return nil
 }
 
-// session is the work between two losses of what the process knows.
+// session is the work between two losses of what the process knows, or two
+// changes of the relays.
 type session struct {
 	cfg     Config
 	deps    Deps
 	log     *slog.Logger
 	metrics *metrics
 	resume  map[string]int64
+	members *members
 
 	relays     []*relay
 	judge      *judge
@@ -223,16 +252,16 @@ type session struct {
 	turn       turn
 }
 
-func (p *Pipeline) newSession(resume map[string]int64) *session {
+func (p *Pipeline) newSession(m *members, resume map[string]int64) *session {
 	p.metrics.inMemory.Set(0) // what the session before held is forgotten
 	s := &session{
-		cfg: p.cfg, deps: p.deps, log: p.log, metrics: p.metrics, resume: resume,
+		cfg: p.cfg, deps: p.deps, log: p.log, metrics: p.metrics, resume: resume, members: m,
 		pending: newPending(), turn: newTurn(),
 		resyncs: newResyncs(p.deps.Schedule, p.cfg.Encoding, p.cfg.ResyncInterval, p.cfg.Resyncs, p.metrics),
 		dead:    feed.NewDeadLetters(p.deps.Dead, p.cfg.DeadLetters, p.metrics.parked),
 	}
 	s.judge = &judge{
-		states:    newStates(p.table(), p.cfg.Memory, len(p.relays)),
+		states:    newStates(p.table(), p.cfg.Memory, len(m.all)),
 		pending:   s.pending,
 		convert:   &converter{keep: p.cfg.Keep, enc: p.cfg.Encoding, metrics: p.metrics},
 		verifier:  p.deps.Verifier,
@@ -245,11 +274,8 @@ func (p *Pipeline) newSession(resume map[string]int64) *session {
 		seed:      maphash.MakeSeed(),
 	}
 	s.dispatcher = newDispatcher(p.cfg.Workers, s.judge.slot)
-	for i, r := range p.relays {
-		s.relays = append(s.relays, &relay{
-			p: s, index: i, host: r,
-			slots: make(chan *slot, p.cfg.Window), idled: make(chan struct{}, 1), budget: semaphore.NewWeighted(p.cfg.WindowBytes),
-		})
+	for i := range m.all {
+		s.relays = append(s.relays, newRelay(s, i, p.changed))
 	}
 	return s
 }
@@ -260,6 +286,20 @@ func (p *Pipeline) table() Table {
 		return nil
 	}
 	return p.deps.States
+}
+
+// until works until ctx ends or the relays change.
+func (s *session) until(ctx context.Context, p *Pipeline) error {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	var watch errgroup.Group
+	watch.Go(func() error {
+		defer end()
+		return s.watch(ctx, p)
+	})
+	err := s.run(ctx)
+	end()
+	return errors.Join(err, watch.Wait())
 }
 
 // run reads until ctx ends and writes until what was read is durable or the
@@ -304,12 +344,20 @@ func (s *session) run(ctx context.Context) error {
 
 // retry repeats a step that concerns Redis until it succeeds, and logs the
 // first failure.
+func (p *Pipeline) retry(ctx context.Context, what string, step func(context.Context) error) error {
+	return retry(ctx, p.log, what, step)
+}
+
 func (s *session) retry(ctx context.Context, what string, step func(context.Context) error) error {
+	return retry(ctx, s.log, what, step)
+}
+
+func retry(ctx context.Context, log *slog.Logger, what string, step func(context.Context) error) error {
 	return fault.Retry(ctx, fault.Backoff{
 		Initial: 50 * time.Millisecond, Max: 2 * time.Second,
 		Notify: func(err error, attempt int, _ time.Duration) {
 			if attempt == 1 {
-				s.log.WarnContext(ctx, "redis does not answer, waiting", slog.String("step", what), slog.Any("err", err))
+				log.WarnContext(ctx, "redis does not answer, waiting", slog.String("step", what), slog.Any("err", err))
 			}
 		},
 	}, step)

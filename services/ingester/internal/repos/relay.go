@@ -22,6 +22,7 @@ const (
 	gapFuture   = "future_cursor"
 	gapLost     = "lost_cursor"
 	gapResyncs  = "too_many_resyncs"
+	gapRelay    = "relay_replaced"
 )
 
 // relay is one relay that is followed.
@@ -40,9 +41,17 @@ type relay struct {
 	saved atomic.Int64
 	// replaying: the relay sends again what it sent before, by our wish.
 	replaying atomic.Bool
-	// fresh: the relay had no cursor, so what it sends may be known from before.
-	// Set before anything is read.
+	// fresh: the relay had no cursor, or follows on another one, so what it
+	// sends may be known from before. Set before anything is read.
 	fresh bool
+	// joining: the relay is new, and settled ones cover what it lacks.
+	joining atomic.Bool
+	// firstAt and readAt are when the first and the last frame were read, upSince
+	// since when it is connected and downSince since when it is not; Unix ns, 0:
+	// not.
+	firstAt, readAt, upSince, downSince atomic.Int64
+	// unwritten are the frames read and not yet durable.
+	unwritten atomic.Int64
 	// lastTime is the event time of the last frame that was written, Unix ns;
 	// never ahead of the clock.
 	lastTime atomic.Int64
@@ -53,6 +62,17 @@ type relay struct {
 
 	// askedAt is when a replay was asked for, Unix ns.
 	askedAt atomic.Int64
+}
+
+func newRelay(s *session, index int, changed bool) *relay {
+	m := &s.members.all[index]
+	r := &relay{
+		p: s, index: index, host: m.host, fresh: changed,
+		slots: make(chan *slot, s.cfg.Window), idled: make(chan struct{}, 1), budget: semaphore.NewWeighted(s.cfg.WindowBytes),
+	}
+	r.joining.Store(!m.settled)
+	r.downSince.Store(time.Now().UnixNano())
+	return r
 }
 
 func (r *relay) cursorKey() string { return r.p.cfg.Stream + ":cursor:" + r.host.Name }
@@ -105,14 +125,17 @@ func (r *relay) first(ctx context.Context) error {
 		// Redis lost what this process had saved, and with it entries that
 		// nobody has read yet: all that the relay still has comes again, what
 		// is older is fetched.
-		r.p.metrics.gaps.WithLabelValues(gapLost).Inc()
-		if err := r.gap(ctx); err != nil {
+		if err := r.gap(ctx, gapLost); err != nil {
 			return err
 		}
 		r.startAfter(0)
 		return nil
 	}
-	switch start := r.p.cfg.Start; start {
+	start := r.p.cfg.Start
+	if start != StartOldest && r.joining.Load() {
+		start = StartLive // a number is one of another relay
+	}
+	switch start {
 	case StartLive:
 	case StartOldest:
 		r.startAfter(0)
@@ -123,7 +146,7 @@ func (r *relay) first(ctx context.Context) error {
 		}
 		r.startAfter(seq)
 	}
-	r.p.log.InfoContext(ctx, "relay has no cursor", slog.String("relay", r.host.Name), slog.String("start", r.p.cfg.Start))
+	r.p.log.InfoContext(ctx, "relay has no cursor", slog.String("relay", r.host.Name), slog.String("start", start))
 	return nil
 }
 
@@ -144,7 +167,7 @@ func (r *relay) cursor() (seq int64, ok bool) {
 // here on. An error other than that of ctx ends the connection.
 func (r *relay) read(ctx context.Context, raw []byte) error {
 	r.p.metrics.events.Inc()
-	r.idle.Store(false)
+	r.arrived()
 	s := &slot{relay: r, bytes: min(int64(len(raw)), r.p.cfg.WindowBytes), at: time.Now(), done: make(chan struct{})}
 	f, err := r.parse(ctx, raw)
 	if f == nil {
@@ -178,6 +201,7 @@ func (r *relay) read(ctx context.Context, raw []byte) error {
 // repository is fetched.
 func (r *relay) oversize(ctx context.Context, beginning []byte) error {
 	r.p.metrics.events.Inc()
+	r.arrived()
 	r.p.metrics.frames.WithLabelValues(string(atproto.KindUnknown)).Inc()
 	err := event.Dropf(event.ReasonTooBig, "message above %d bytes", atproto.MaxFrame)
 	r.p.judge.convert.dropped(err)
@@ -192,6 +216,13 @@ func (r *relay) oversize(ctx context.Context, beginning []byte) error {
 		return nil
 	}
 	return r.enqueue(ctx, s, &atproto.Frame{Kind: atproto.KindUnknown})
+}
+
+func (r *relay) arrived() {
+	r.idle.Store(false)
+	now := time.Now().UnixNano()
+	r.readAt.Store(now)
+	r.firstAt.CompareAndSwap(0, now)
 }
 
 func plausibleDID(did string) bool {
@@ -257,6 +288,7 @@ func (r *relay) enqueue(ctx context.Context, s *slot, f *atproto.Frame) error {
 		return ctx.Err()
 	}
 	r.p.metrics.inMemory.Inc()
+	r.unwritten.Add(1)
 	if judged {
 		r.p.dispatcher.submit(s)
 	}
@@ -286,6 +318,7 @@ func (r *relay) release(b *batch) {
 		}
 		r.budget.Release(s.bytes)
 		r.p.metrics.inMemory.Dec()
+		r.unwritten.Add(-1)
 		if e := s.out.entry; e != nil && !e.time.IsZero() {
 			at := e.time
 			if now := time.Now(); at.After(now) {
@@ -305,12 +338,16 @@ func (r *relay) info(ctx context.Context, n *atproto.Info) error {
 	if n.Name != atproto.InfoOutdatedCursor {
 		return nil
 	}
-	r.p.metrics.gaps.WithLabelValues(gapOutdated).Inc()
-	return r.gap(ctx)
+	return r.gap(ctx, gapOutdated)
 }
 
-// gap makes durable, before a later frame is read, that frames are missing.
-func (r *relay) gap(ctx context.Context) error {
+// gap makes durable, before a later frame is read, that frames are missing. Of
+// a relay that joins others none are.
+func (r *relay) gap(ctx context.Context, cause string) error {
+	if r.joining.Load() {
+		return nil
+	}
+	r.p.metrics.gaps.WithLabelValues(cause).Inc()
 	if r.p.deps.Gaps == nil {
 		return nil
 	}
@@ -349,8 +386,7 @@ func (r *relay) ended(ctx context.Context, e *atproto.StreamError) error {
 	}
 	// The relay counts anew. What it has is read from its start; what was
 	// between is fetched.
-	r.p.metrics.gaps.WithLabelValues(gapFuture).Inc()
-	if err := r.gap(ctx); err != nil {
+	if err := r.gap(ctx, gapFuture); err != nil {
 		return err
 	}
 	if err := r.rewind(ctx); err != nil {

@@ -103,42 +103,25 @@ func TestRelaysFillEachOthersHoles(t *testing.T) {
 	require.Len(t, written, 60)
 }
 
-// A relay that replaces another at run time begins live while the old one
-// still runs; then the old one may go.
-func TestRelayIsReplacedWithoutAGap(t *testing.T) {
-	t.Parallel()
-	ks := keys{}
-	a := newAuthor(t, ks, "a")
-	r := newRig(t, ks)
-	first := a.commit()
-	both := a.commit()
-	r.relay(host, newSource(a.frame(1, first), a.frame(2, both)))
-	stop := r.start()
-	r.until(host, "2")
-	stop()
-	r.relay(other, newSource(a.frame(902, both), a.next(903)))
-	stop = r.start()
-	r.until(other, "903")
-	stop()
-	r.cfg.Relays = []string{other}
-	r.sources[other].add(a.next(904))
-	r.start()
-	r.until(other, "904")
-	require.Equal(t, []string{"app.bsky.feed.post/1", "app.bsky.feed.post/2", "app.bsky.feed.post/3", "app.bsky.feed.post/4"}, r.uris())
-	require.Empty(t, r.schedule.dids())
-}
-
 // gaps records what was noted.
 type gaps struct {
 	mu     sync.Mutex
 	since  []time.Time
 	doubts []time.Time
+	moves  []string
 }
 
 func (g *gaps) Doubt(_ context.Context, _ string, since time.Time) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.doubts = append(g.doubts, since)
+	return nil
+}
+
+func (g *gaps) Move(_ context.Context, from, to string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.moves = append(g.moves, from+" to "+to)
 	return nil
 }
 

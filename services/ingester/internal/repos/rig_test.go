@@ -84,7 +84,13 @@ func (s *source) subscribe(ctx context.Context, sub feed.Subscription) error {
 		s.mu.Lock()
 		s.asked = append(s.asked, cursor)
 		s.mu.Unlock()
+		if sub.State != nil {
+			sub.State(true)
+		}
 		next = s.connection(ctx, sub, cursor, next)
+		if sub.State != nil {
+			sub.State(false)
+		}
 		_ = fault.Sleep(ctx, time.Millisecond)
 	}
 	return nil
