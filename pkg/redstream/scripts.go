@@ -88,8 +88,8 @@ return n`)
 //	reply {removed, floor, group, consumer, last generated id, now in ms, {names of all groups}}
 //
 // The floor of a group is its first pending entry that still exists, else the
-// id after the last one delivered to it. What is pending below the first
-// entry is a phantom and needs nothing. A group that should exist and does not
+// first entry after the last one delivered to it, or the id after the last of
+// all. What is pending below the first entry is a phantom and needs nothing. A group that should exist and does not
 // will be created at 0, so it still needs everything.
 var trimStep = rueidis.NewLuaScript(`
 local call, k = redis.call, KEYS[1]
@@ -128,7 +128,10 @@ for _, g in ipairs(call('XINFO', 'GROUPS', k)) do
     local p = call('XPENDING', k, m['name'], fid, '+', 1)
     if #p > 0 then need, by = p[1][1], p[1][2] end
   end
-  if not need then need = succ(m['last-delivered-id']) end
+  if not need then
+    local unread = call('XRANGE', k, succ(m['last-delivered-id']), '+', 'COUNT', 1)
+    need = #unread > 0 and unread[1][1] or succ(last)
+  end
   if not floor or lt(need, floor) then floor, who, consumer = need, m['name'], by end
 end
 for i = 2, #ARGV do
