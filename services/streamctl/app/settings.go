@@ -29,6 +29,7 @@ type Settings struct {
 	LabelMark      int64    `env:"INGESTER_LABEL_STREAM_HIGH_WATER_MARK" default:"0" min:"0" help:"the same for label_live alone"`
 	JobMark        int64    `env:"INGESTER_REPO_STREAM_HIGH_WATER_MARK" default:"0" min:"0" help:"the same for repo_backfill alone"`
 	BackfillMark   int64    `env:"BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK" default:"500000" min:"1" help:"entries at which the backfill waits"`
+	LegacyBlobs    bool     `env:"INDEXER_LEGACY_BLOBS" default:"false" help:"records whose blobs have the old form {cid, mimeType} are indexed"`
 	IndexerLanes   int      `env:"INDEXER_CONCURRENCY" default:"16" min:"1" max:"512" help:"lanes of one indexer, for the check of the lock table"`
 	IndexerBatch   int      `env:"INDEXER_BATCH_SIZE" default:"500" min:"1" help:"most events of one transaction, for the check of the lock table"`
 	PoolMax        int      `env:"DB_POOL_MAX_SIZE" default:"20" min:"1" help:"most connections of one indexer, for the check of max_connections"`

@@ -24,7 +24,7 @@ func (t *tool) verifyCmd() *cobra.Command {
 	}
 	counts.Flags().BoolVar(&repair, "repair", false, "correct what differs")
 	counts.Flags().IntVar(&examples, "examples", 10, "how many differences to show")
-	cmd.AddCommand(counts)
+	cmd.AddCommand(counts, t.verifyRepoCmd())
 	return cmd
 }
 

@@ -67,7 +67,7 @@ type Record struct {
 // Record looks up one uri.
 func (s *Store) Record(ctx context.Context, uri string) (Record, error) {
 	r := Record{URI: uri}
-	err := s.pool.QueryRow(ctx, `SELECT r.uri IS NOT NULL, coalesce(r.cid, ''), coalesce(r.rev, ''), coalesce(r."indexedAt", ''), coalesce(t.rev, ''), coalesce(d."duplicateOf", '')
+	err := s.pool.QueryRow(ctx, `SELECT r.uri IS NOT NULL, coalesce(r.cid, ''), left(coalesce(r.rev, ''), 13), coalesce(r."indexedAt", ''), left(coalesce(t.rev, ''), 13), coalesce(d."duplicateOf", '')
 		FROM (SELECT $1::text AS uri) q LEFT JOIN `+s.schema+`.record r ON r.uri = q.uri
 		LEFT JOIN `+s.own+`.tombstone t ON t.uri = q.uri LEFT JOIN `+s.schema+`.duplicate_record d ON d.uri = q.uri`, uri).
 		Scan(&r.Found, &r.CID, &r.Rev, &r.IndexedAt, &r.Tombstone, &r.DuplicateOf)
