@@ -181,7 +181,7 @@ func New(cfg Config, d Deps) (*Backfiller, error) {
 	}
 	b.m = newMetrics(d.Registry, b.sched.counts)
 	b.states = &states{ledger: d.Redis.NewRegister(cfg.Jobs, stateKey, stateShards)}
-	b.settle = &settler{cfg: cfg.Retry, states: b.states, tally: b.tally, lag: d.Lag, m: b.m, log: b.log}
+	b.settle = &settler{cfg: cfg.Retry, wait: cfg.TroubleWait, doubt: b.doubt, states: b.states, tally: b.tally, lag: d.Lag, m: b.m, log: b.log}
 	b.delayed = d.Redis.NewDelayed(cfg.Jobs+delayedKey, cfg.Jobs)
 	for cl, group := range map[class]string{bulk: cfg.Group, urgent: cfg.Group + urgentSuffix} {
 		if b.readers[cl], err = b.newReader(d.Redis, cl, group); err != nil {
@@ -285,6 +285,14 @@ func (b *Backfiller) close(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// doubt takes the first error after which the process must not go on.
+func (b *Backfiller) doubt(err error) {
+	select {
+	case b.fatal <- err:
+	default:
+	}
 }
 
 // failFatal stops the process with the first error of a repository that no

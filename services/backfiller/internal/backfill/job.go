@@ -29,6 +29,14 @@ type task struct {
 	fresh bool
 }
 
+// did is whose repository it is; empty for an entry that cannot be read.
+func (t *task) did() string {
+	if t.job == nil {
+		return ""
+	}
+	return t.job.DID
+}
+
 // covered says whether the repository was already emitted at the rev of the
 // job. What an operator asks for is always done.
 func (t *task) covered() bool {

@@ -41,7 +41,10 @@ func (r *reader) handle(ctx context.Context, batch []redstream.Delivery) error {
 		}
 	}
 	if err := r.lookUp(ctx, tasks); err != nil {
-		return nil //nolint:nilerr // ctx has ended; what was read stays pending
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // what was read stays pending
+		}
+		return err
 	}
 	for _, t := range tasks {
 		if t.covered() {

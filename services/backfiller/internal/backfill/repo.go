@@ -89,10 +89,7 @@ func (b *Backfiller) finish(work context.Context, t *task, r result) {
 // job is charged neither an attempt nor a delivery. What no retry can help stops the process.
 func (b *Backfiller) ownTrouble(ctx context.Context, t *task, err error) {
 	if fault.ClassOf(err) == fault.Fatal {
-		select {
-		case b.fatal <- err:
-		default:
-		}
+		b.doubt(err)
 	} else {
 		b.log.WarnContext(ctx, "repository put off by trouble of our own", "did", t.job.DID, slog.Any("err", err))
 		t.from.consumer.Postpone(b.cfg.TroubleWait, t.delivery)

@@ -2,6 +2,7 @@ package backfill
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -29,7 +30,11 @@ type RetryConfig struct {
 // only after the state of its repository is recorded. All steps are repeated
 // until they succeed or ctx ends; then the job stays pending and comes again.
 type settler struct {
-	cfg    RetryConfig
+	cfg RetryConfig
+	// wait is how long a job waits that cannot be settled, doubt takes the error
+	// that stops the process.
+	wait   time.Duration
+	doubt  func(error)
 	states *states
 	tally  *tally
 	lag    *obs.Stage
@@ -155,7 +160,8 @@ func (s *settler) record(ctx context.Context, t *task, r Record) bool {
 }
 
 // persist repeats step while Redis is away. False: it did not succeed, and the
-// job is given back for another delivery.
+// job waits for another delivery, at no charge: the trouble is ours. Doubt
+// about our own state stops the process.
 func (s *settler) persist(ctx context.Context, t *task, what string, step func(context.Context) error) bool {
 	told := false
 	err := fault.Retry(ctx, fault.Backoff{Initial: 50 * time.Millisecond, Max: 2 * time.Second, Notify: func(err error, _ int, _ time.Duration) {
@@ -167,9 +173,14 @@ func (s *settler) persist(ctx context.Context, t *task, what string, step func(c
 	if err == nil {
 		return true
 	}
-	if ctx.Err() == nil {
-		s.log.ErrorContext(ctx, "settling gave up", "step", what, "did", t.job.DID, slog.Any("err", err))
+	if ctx.Err() != nil {
+		t.from.consumer.Postpone(0, t.delivery)
+		return false
 	}
-	t.from.consumer.Retry(0, t.delivery)
+	s.log.ErrorContext(ctx, "settling gave up", "step", what, "did", t.did(), slog.Any("err", err))
+	if fault.ClassOf(err) == fault.Fatal {
+		s.doubt(fmt.Errorf("%s of %s: %w", what, t.did(), err))
+	}
+	t.from.consumer.Postpone(s.wait, t.delivery)
 	return false
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"sluice/pkg/event"
+	"sluice/pkg/fault"
 	"sluice/pkg/redstream"
 	"sluice/pkg/testkit"
 )
@@ -91,4 +93,69 @@ func TestBackfillCountsItsDeadLetters(t *testing.T) {
 	})
 	require.NoError(t, x.monitor.Round(t.Context()))
 	require.Equal(t, int64(1), x.monitor.Stats("repo_backfill").DeadLetters)
+}
+
+// What Redis refuses for good of one job is no attempt at it: the job waits,
+// uncharged, until it can be settled.
+func TestBackfillUnsettledJobIsNotPoison(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	x := r.start(func(c *Config) { c.TroubleWait = 5 * time.Millisecond })
+	s := &settler{cfg: x.settle.cfg, wait: 5 * time.Millisecond, doubt: x.doubt, states: x.states, tally: newTally(), m: x.m, log: quiet()}
+	c, err := r.redis.NewConsumer(redstream.ConsumerConfig{
+		Group: "g", Consumer: "c", Streams: []string{"other"}, Block: 10 * time.Millisecond, ClaimIdle: time.Hour, MaxDeliveries: maxDeliveries,
+	})
+	require.NoError(t, err)
+	w, err := r.redis.NewWriter(redstream.WriterConfig{Stream: "other"})
+	require.NoError(t, err)
+	defer w.Close()
+	require.NoError(t, w.Append(t.Context(), []redstream.Item{{Fields: []redstream.Field{{Name: "repo", Value: "{}"}}}}))
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	tries := 0
+	err = c.Run(ctx, func(_ context.Context, batch []redstream.Delivery) error {
+		for _, d := range batch {
+			tk := &task{from: &reader{consumer: c}, delivery: d, job: &event.RepoJob{DID: "did:plc:x"}}
+			tries++
+			if s.persist(ctx, tk, "test", func(context.Context) error {
+				if tries <= 2*maxDeliveries {
+					return fault.Permanentf("refused")
+				}
+				return nil
+			}) {
+				c.Ack(d)
+				cancel()
+			}
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	require.NoError(t, c.Close(t.Context()))
+	require.Equal(t, 2*maxDeliveries+1, tries)
+	n, err := r.redis.DeadLetters("other", "").Len(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, n)
+}
+
+// A ledger that is no ledger stops the process: its own state is in doubt.
+func TestBackfillFatalWhileSettling(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.w.add(t, r.w.newHost(t), 10)
+	b, err := New(testConfig(), Deps{Redis: r.open(nil), Directory: r.w.directory(t), HTTP: testHTTP(t), Log: quiet()})
+	require.NoError(t, err)
+	c, err := testkit.RedisClient(r.url)
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.Do(t.Context(), c.B().Set().Key(r.prefix+"repo_backfill:state:counts").Value("no hash").Build()).Error())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(t.Context()) }()
+	r.enumerate(a)
+	select {
+	case err = <-done:
+	case <-time.After(30 * time.Second):
+		t.Fatal("it goes on")
+	}
+	require.ErrorIs(t, err, redstream.ErrWrongType)
+	require.False(t, r.idle(), "the job is still there")
 }
