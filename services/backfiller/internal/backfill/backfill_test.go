@@ -19,7 +19,7 @@ func TestBackfillEmitsTheWorld(t *testing.T) {
 	for i := range 60 {
 		as = append(as, r.w.add(t, hosts[i%3], i*13%200))
 	}
-	big := r.w.add(t, hosts[0], 3000)
+	big := r.w.add(t, hosts[0], 2000)
 	as = append(as, big)
 	x := r.start()
 	r.enumerate(as...)
@@ -301,13 +301,13 @@ func TestBackfillMetricsPresentAndMoving(t *testing.T) {
 	good := r.w.newHost(t)
 	var as []*account
 	for range 10 {
-		as = append(as, r.w.add(t, good, 1200))
+		as = append(as, r.w.add(t, good, 700))
 	}
 	spoilt := []*account{}
 	for _, m := range []mischief{flipped, wrongSignature, serverError} {
 		spoilt = append(spoilt, r.w.add(t, r.w.newHost(t, m), 20))
 	}
-	x := r.start(func(c *Config) { c.Concurrency = 4; c.Retry.Max = 1; c.HighWater = 1500 })
+	x := r.start(func(c *Config) { c.Concurrency = 4; c.Retry.Max = 1; c.HighWater = 900 })
 	names := []string{
 		"backfiller_repos_processed_total", "backfiller_repos_failed_total", "backfiller_repos_dead_lettered_total",
 		"backfiller_records_extracted_total", "backfiller_records_filtered_total", "backfiller_retries_attempted_total",
@@ -335,7 +335,7 @@ func TestBackfillMetricsPresentAndMoving(t *testing.T) {
 				seen[n] = true
 			}
 		}
-		if n, _ := r.redis.Len(t.Context(), "firehose_backfill"); n >= 1500 && seen["sluice_backfill_held"] && seen["backfiller_repos_waiting"] {
+		if n, _ := r.redis.Len(t.Context(), "firehose_backfill"); n >= 900 && seen["sluice_backfill_held"] && seen["backfiller_repos_waiting"] {
 			r.take()
 		}
 		return len(seen) == len(names)

@@ -1,6 +1,7 @@
 package backfill
 
 import (
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -98,9 +99,13 @@ func TestBackfillSimulatedNetwork(t *testing.T) {
 func TestBackfillHostileRepositories(t *testing.T) {
 	r := newRig(t)
 	kinds := simworld.HostileKinds()
+	records := 10_000
+	if os.Getenv("SLUICE_SOAK") != "" {
+		records = 200_000
+	}
 	n, dir := r.network(simnet.Options{
 		World:          simworld.Options{Seed: 9, Accounts: 40, Records: 500, PDS: 2, Hostile: kinds},
-		HostileRecords: 40_000,
+		HostileRecords: records,
 	})
 	runtime.GC()
 	var before runtime.MemStats
@@ -109,7 +114,7 @@ func TestBackfillHostileRepositories(t *testing.T) {
 	x := r.startOn(dir, func(c *Config) {
 		c.Retry.Max = 1
 		c.Fetch.Timeout = 5 * time.Second
-		c.Fetch.MaxBytes = 64 << 20
+		c.Fetch.MaxBytes = 24 << 20
 		c.MemoryLimit = 32 << 20
 	})
 	r.enumerateNetwork(n)

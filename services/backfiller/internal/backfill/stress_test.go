@@ -22,12 +22,12 @@ import (
 // one chunk for each repository in flight.
 func TestBackfillGateOvershoot(t *testing.T) {
 	t.Parallel()
-	const high, inFlight = 2000, 4
+	const high, inFlight = 1500, 4
 	r := newRig(t)
 	h := r.w.newHost(t)
 	var as []*account
 	for range 8 {
-		as = append(as, r.w.add(t, h, 2400))
+		as = append(as, r.w.add(t, h, 1300))
 	}
 	x := r.start(func(c *Config) { c.HighWater, c.Concurrency = high, inFlight })
 	r.enumerate(as...)
@@ -124,8 +124,8 @@ func TestBackfillTwoShareAndOneDies(t *testing.T) {
 	r := newRig(t)
 	h := r.w.newHost(t)
 	var as []*account
-	for i := range 150 {
-		as = append(as, r.w.add(t, h, 20+i))
+	for i := range 100 {
+		as = append(as, r.w.add(t, h, 10+i/2))
 	}
 	one := r.start(func(c *Config) { c.Concurrency, c.Window = 4, 40 })
 	two := r.start(func(c *Config) { c.Consumer, c.Concurrency, c.Window = "two", 4, 40 })
@@ -176,8 +176,8 @@ func TestBackfillRedisRestart(t *testing.T) {
 	r := newRigOn(t, server.URL, "")
 	h := r.w.newHost(t)
 	var as []*account
-	for range 80 {
-		as = append(as, r.w.add(t, h, 400))
+	for range 40 {
+		as = append(as, r.w.add(t, h, 150))
 	}
 	x := r.start(func(c *Config) { c.Concurrency = 4 })
 	r.enumerate(as...)
@@ -193,7 +193,7 @@ func TestBackfillRedisRestart(t *testing.T) {
 //
 //nolint:paralleltest // it measures the heap
 func TestBackfillBigRepoBoundedMemory(t *testing.T) {
-	n := 40_000
+	n := 20_000
 	if os.Getenv("SLUICE_SOAK") != "" {
 		n = 1_000_000
 	} else if testing.Short() {
