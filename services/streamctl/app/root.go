@@ -21,6 +21,7 @@ import (
 	"sluice/pkg/atproto"
 	"sluice/pkg/config"
 	"sluice/pkg/redstream"
+	"sluice/services/streamctl/internal/road"
 	"sluice/services/streamctl/internal/store"
 )
 
@@ -37,6 +38,9 @@ type tool struct {
 	redis *redstream.Client
 	db    *store.Store
 	dir   *atproto.Directory
+
+	// past is the lag that a watcher begins with, for tests.
+	past road.History
 }
 
 // errFound ends with code 2: the command worked, and what it found is bad.
@@ -100,6 +104,7 @@ func (t *tool) root() *cobra.Command {
 		flags.String(s.Flag(), "", s.Help+" ("+s.Name+")")
 	}
 	root.AddCommand(t.statusCmd(), t.doctorCmd(), t.trimCmd(), t.dlqCmd(), t.cursorCmd(), t.peekCmd(), t.whyCmd(), t.verifyCmd(), t.backfillCmd(), t.identityCmd(), t.repairCmd(), t.configCmd(), t.serveCmd())
+	root.AddCommand(t.replayCmd(), t.incidentCmd())
 	root.SetHelpTemplate(helpTemplate)
 	hideSettings(flags, settings)
 	return root

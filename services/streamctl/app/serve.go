@@ -71,7 +71,7 @@ func (t *tool) serve(ctx context.Context) error {
 	eyes := &sight{t: t}
 	c := t.settings.Console
 	srv, err := console.New(console.Config{Listen: c.Listen, Token: c.Token, Hosts: c.Hosts}, console.Deps{
-		Watcher: road.New(eyes, road.Config{Limits: c.limits(), Version: t.version}),
+		Watcher: road.New(eyes, road.Config{Limits: c.limits(), Version: t.version, Past: t.past}),
 		Letters: eyes.Letters, Streams: t.settings.topology().Streams(), Decode: t.readable, Log: log,
 	})
 	if err != nil {

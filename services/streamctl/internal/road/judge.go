@@ -1,7 +1,6 @@
 package road
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -59,7 +58,7 @@ func judge(v *View, lim Limits, confirmed func(doctor.Finding) bool) Verdict {
 			notes++
 		}
 	}
-	behind = append(late(v, lim), behind...)
+	behind = once(v, append(late(v, lim), behind...))
 	out := Verdict{State: Healthy, Also: []string{}, Notes: notes}
 	all := slices.Concat(broken, behind)
 	switch {
@@ -83,10 +82,11 @@ func late(v *View, lim Limits) []reason {
 	var out []reason
 	for _, role := range []string{"live", "labels"} {
 		if s := v.Find(role); lim.Lag > 0 && s.Wait > lim.Lag.Seconds() {
-			out = append(out, reason{
-				fmt.Sprintf("the oldest entry of %s waits for %s", s.Name, span(s.Wait)),
-				cmp.Or(map[bool]string{true: "see the reader " + s.HolderConsumer + ", which holds it"}[s.HolderConsumer != ""], "add replicas: docker compose up -d --scale indexer=N"),
-			})
+			do := "add replicas of the indexer, or see why PostgreSQL is slow; nothing is lost"
+			if s.Lag == 0 && s.HolderConsumer != "" {
+				do = "all is read: see the log of " + s.HolderConsumer + ", which has it in work"
+			}
+			out = append(out, reason{fmt.Sprintf("the oldest entry of %s waits for %s", s.Name, span(s.Wait)), do})
 		}
 	}
 	for _, s := range v.Streams {
@@ -109,6 +109,21 @@ func late(v *View, lim Limits) []reason {
 	return out
 }
 
+// once keeps the first reason of each stream: one hold-up shows in several ways.
+func once(v *View, all []reason) []reason {
+	said := map[string]bool{}
+	return slices.DeleteFunc(all, func(r reason) bool {
+		for _, s := range v.Streams {
+			if strings.Contains(r.because, s.Name) {
+				again := said[s.Name]
+				said[s.Name] = true
+				return again
+			}
+		}
+		return false
+	})
+}
+
 // calm says how it is when nothing is wrong.
 func calm(v *View) string {
 	live := v.Find("live")
@@ -126,6 +141,9 @@ func calm(v *View) string {
 		text += "; the backfill is paused"
 	case b.Done < b.Total:
 		text += fmt.Sprintf("; the backfill has done %s of %s repositories", render.Count(b.Done), render.Count(b.Total))
+		if b.Left > 0 {
+			text += ", about " + span(b.Left) + " are left"
+		}
 	}
 	return text
 }

@@ -28,6 +28,8 @@ type Config struct {
 	Every, Examine time.Duration
 	Limits         Limits
 	Version        string
+	// Past is the history to begin with, the oldest points first.
+	Past History
 }
 
 // Watcher looks again and again and keeps the newest view and the history.
@@ -57,7 +59,7 @@ func New(eyes Eyes, cfg Config) *Watcher {
 	if cfg.Examine <= 0 {
 		cfg.Examine = 15 * time.Second
 	}
-	return &Watcher{
+	w := &Watcher{
 		eyes: eyes, cfg: cfg, kick: make(chan struct{}, 1), next: make(chan struct{}), closed: map[string]time.Time{}, seen: map[string]int{},
 		hour: newRing(time.Hour, 5*time.Second), day: newRing(24*time.Hour, 2*time.Minute),
 		view: &View{
@@ -65,6 +67,16 @@ func New(eyes Eyes, cfg Config) *Watcher {
 			Sources: []Source{}, Streams: []Stream{}, Readers: []Reader{}, Parked: []Parked{}, Findings: []doctor.Finding{}, Tables: Tables{State: "unknown"},
 		},
 	}
+	w.names = cfg.Past.Streams
+	for _, past := range []struct {
+		points []Point
+		ring   *ring
+	}{{cfg.Past.Hour, w.hour}, {cfg.Past.Day, w.day}} {
+		for _, p := range past.points {
+			past.ring.add(time.Unix(int64(p[0]), 0), p[1:])
+		}
+	}
+	return w
 }
 
 // View returns the newest view, which nobody may change, and a channel that is

@@ -1,5 +1,5 @@
 // Follows the console and puts each view on the page.
-import {el, text, count, brief, age, rate, bytes, rows, chart} from './draw.js';
+import {el, text, count, brief, age, rate, bytes, percent, rows, chart} from './draw.js';
 import {auth, unlock, showParked, setActions} from './parked.js';
 
 const $ = (id) => document.getElementById(id);
@@ -14,7 +14,8 @@ function verdict(v) {
   $('verdict').dataset.state = v.state;
   text($('mark'), mark);
   text($('state'), word);
-  text($('because'), (v.state === 'healthy' || v.state === 'looking' ? '' : 'because ') + v.because + '.');
+  const why = v.state === 'behind' || v.state === 'broken' ? 'because ' + v.because : v.because[0].toUpperCase() + v.because.slice(1);
+  text($('because'), why + '.');
   $('do').hidden = !v.do;
   text($('do-text'), v.do || '');
   $('also').hidden = !v.also.length;
@@ -59,9 +60,9 @@ function streamNode(s) {
   m.setAttribute('aria-label', `fill of ${s.name}`);
   m.setAttribute('aria-valuemax', s.mark);
   m.setAttribute('aria-valuenow', Math.min(s.length, s.mark));
-  m.setAttribute('aria-valuetext', `${Math.round(share * 100)} % of its mark`);
+  m.setAttribute('aria-valuetext', `${percent(share)} of its mark`);
   e.querySelector('.fill').style.width = Math.min(share * 100, 100).toFixed(1) + '%';
-  text(e.querySelector('.gate'), s.gate_closed ? `✕ gate closed for ${age(Math.max(s.gate_closed_seconds, 1))}` : `gate open · ${Math.round(share * 100)} %`);
+  text(e.querySelector('.gate'), s.gate_closed ? `✕ gate closed for ${age(Math.max(s.gate_closed_seconds, 1))}` : `gate open · ${percent(share)}`);
   text(e.querySelector('.wait'), s.wait_seconds > 0 ? `oldest waits ${age(s.wait_seconds)}` : 'nothing waits');
 }
 
@@ -116,6 +117,7 @@ function road(v) {
   const into = v.streams.filter((s) => s.role !== 'jobs').map((s) => s.out_per_second).filter((n) => n >= 0);
   flow('flow-db', into.length ? into.reduce((a, b) => a + b, 0) : -1, 'go into the tables');
   tables(v.tables);
+  text($('redis'), `Redis ${v.redis.version} · ${bytes(v.redis.used_bytes)} of ${v.redis.max_bytes ? bytes(v.redis.max_bytes) : 'no limit'}`);
 }
 
 function cell(row, i, value) {
@@ -130,6 +132,14 @@ function line(labels) {
 
 const streamColumns = [['Stream'], ['Gate'], ['Not read', 'n'], ['In work', 'n'], ['Oldest', 'n'], ['In', 'n'], ['Out', 'n'], ['Empty in', 'n'], ['Floor held by']];
 
+// emptyIn says how long a stream takes to be read to its end.
+function emptyIn(s) {
+  if (s.lag <= 0 && s.wait_seconds < 5) return '–';
+  if (s.empty_in_seconds > 0) return age(s.empty_in_seconds);
+  if (s.in_per_second < 0) return '?';
+  return s.in_per_second > s.out_per_second * 1.05 ? 'it grows' : 'steady';
+}
+
 function streams(v) {
   rows($('streams').tBodies[0], v.streams, (s) => s.name, () => line(streamColumns), (r, s) => {
     cell(r, 0, s.name);
@@ -140,8 +150,8 @@ function streams(v) {
     cell(r, 4, age(s.wait_seconds));
     cell(r, 5, rate(s.in_per_second));
     cell(r, 6, rate(s.out_per_second));
-    cell(r, 7, s.length === 0 || s.empty_in_seconds === 0 ? '–' : s.empty_in_seconds > 0 ? age(s.empty_in_seconds) : s.in_per_second < 0 ? '?' : 'not at this rate');
-    const who = s.holder_consumer ? `${s.holder_consumer} (${s.holder_group})` : s.holder_group ? `${s.holder_group}, not read yet` : 'nobody';
+    cell(r, 7, emptyIn(s));
+    const who = s.holder_consumer ? `${s.holder_consumer} (${s.holder_group})` : s.holder_group && s.wait_seconds > 0 ? `${s.holder_group}, not read yet` : 'nobody';
     cell(r, 8, who + (s.unknown_groups ? ` · ✕ unknown group ${s.unknown_groups.join(', ')}` : ''));
   });
 }
@@ -215,7 +225,7 @@ function findings(v) {
   $('fine').hidden = !fine.length;
   text($('fine').querySelector('summary'), `${fine.length} checks are fine`);
   rows($('fine').querySelector('ul'), fine, key, make, fill);
-  text($('checked'), v.checked_at ? `Looked ${new Date(v.checked_at).toLocaleTimeString()}. Redis ${v.redis.version}, ${bytes(v.redis.used_bytes)} of ${v.redis.max_bytes ? bytes(v.redis.max_bytes) : 'no limit'}.` : 'The first examination is being made.');
+  text($('checked'), v.checked_at ? `Looked ${new Date(v.checked_at).toLocaleTimeString()}; streamctl doctor looks now.` : 'The first examination is being made.');
 }
 
 function charts() {
@@ -312,13 +322,18 @@ for (const t of document.querySelectorAll('table.cards')) {
   for (const h of t.querySelectorAll('thead th')) h.setAttribute('role', 'columnheader');
 }
 setInterval(freshness, 1000);
-for (let pause = 500; ; pause = Math.min(pause * 2, 10000)) {
-  const began = Date.now();
-  try {
-    await follow();
-  } catch {
-    if (!heard) text($('fresh'), 'the console does not answer; trying again');
+
+async function keepFollowing() {
+  for (let pause = 500; ; pause = Math.min(pause * 2, 10000)) {
+    const began = Date.now();
+    try {
+      await follow();
+    } catch {
+      if (!heard) text($('fresh'), 'the console does not answer; trying again');
+    }
+    if (Date.now() - began > 10000) pause = 500;
+    await new Promise((r) => setTimeout(r, pause));
   }
-  if (Date.now() - began > 10000) pause = 500;
-  await new Promise((r) => setTimeout(r, pause));
 }
+
+keepFollowing();

@@ -11,7 +11,7 @@ export function brief(n) {
   if (n == null || n < 0) return '?';
   if (n < 10000) return grouped.format(n);
   for (const [unit, size] of [['bn', 1e9], ['M', 1e6], ['k', 1e3]]) {
-    if (n >= size) return (n / size).toFixed(n / size < 100 ? 1 : 0) + ' ' + unit;
+    if (n >= size) return (n / size).toFixed(n / size < 100 ? 1 : 0).replace(/\.0$/, '') + ' ' + unit;
   }
   return String(n);
 }
@@ -19,11 +19,11 @@ export function brief(n) {
 export function age(s) {
   if (s == null || s < 0) return '?';
   if (s === 0) return '–';
-  if (s < 1) return '<1 s';
-  if (s < 60) return Math.round(s) + ' s';
-  if (s < 3600) return Math.floor(s / 60) + ' m ' + pad(Math.floor(s % 60)) + ' s';
-  if (s < 172800) return Math.floor(s / 3600) + ' h ' + pad(Math.floor(s / 60) % 60) + ' m';
-  return Math.floor(s / 86400) + ' d ' + pad(Math.floor(s / 3600) % 24) + ' h';
+  if (s < 1) return '<1s';
+  if (s < 59.5) return Math.round(s) + 's';
+  if (s < 3600) return Math.floor(s / 60) + 'm' + pad(Math.floor(s % 60)) + 's';
+  if (s < 172800) return Math.floor(s / 3600) + 'h' + pad(Math.floor(s / 60) % 60) + 'm';
+  return Math.floor(s / 86400) + 'd' + pad(Math.floor(s / 3600) % 24) + 'h';
 }
 
 const pad = (n) => String(n).padStart(2, '0');
@@ -32,6 +32,11 @@ export function rate(n) {
   if (n == null || n < 0) return '?';
   if (n === 0) return '0/s';
   return (n < 10 ? n.toFixed(1) : brief(Math.round(n))) + '/s';
+}
+
+export function percent(share) {
+  if (share > 0 && share < 0.01) return 'under 1 %';
+  return Math.floor(share * 100) + ' %';
 }
 
 export function bytes(n) {
