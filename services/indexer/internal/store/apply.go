@@ -142,7 +142,7 @@ func (s *Store) attempt(ctx context.Context, items []*item) (*sim, int64, error)
 	for _, it := range items {
 		l.of(it)
 	}
-	t := task{locks: l, work: func(sm *sim) { sm.run(items) }}
+	t := task{locks: l, work: func(sm *sim) { sm.expect(items); sm.run(items) }}
 	sm, rows, err := s.transact(ctx, t)
 	if pg.State(err) == uniqueViolation {
 		t.tolerant = true
@@ -176,6 +176,7 @@ func (s *Store) transact(ctx context.Context, t task) (*sim, int64, error) {
 		return nil, 0, fmt.Errorf("take a connection: %w", err)
 	}
 	defer conn.Release()
+	useTextArray(conn.Conn())
 	sm, rows, err := s.transactOn(ctx, conn, t)
 	if err != nil {
 		// The connection goes back to the pool, so nothing may be left open.

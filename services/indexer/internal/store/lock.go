@@ -1,7 +1,9 @@
 package store
 
 import (
+	"context"
 	"hash/fnv"
+	"maps"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -25,12 +27,16 @@ type locks struct {
 func newLocks(schema string) *locks { return &locks{schema: schema, keys: map[int64]bool{}} }
 
 func (l *locks) add(kind, name string, exclusive bool) {
+	key := l.key(kind, name)
+	l.keys[key] = l.keys[key] || exclusive
+}
+
+func (l *locks) key(kind, name string) int64 {
 	h := fnv.New64a()
 	for _, part := range []string{l.schema, "\x00", kind, "\x00", name} {
 		_, _ = h.Write([]byte(part))
 	}
-	key := int64(h.Sum64())
-	l.keys[key] = l.keys[key] || exclusive
+	return int64(h.Sum64())
 }
 
 // repo locks a repository: nobody else writes rows about its records.
@@ -76,6 +82,24 @@ func (l *locks) queue(b *pgx.Batch) {
 		modes[i] = l.keys[k]
 	}
 	b.Queue(lockSQL, keys, modes)
+}
+
+// tryLockSQL takes the locks that are free, and returns them.
+const tryLockSQL = "SELECT k FROM unnest($1::bigint[]) k WHERE pg_try_advisory_xact_lock(k)"
+
+// try takes those of the locks that are free, all of them exclusively.
+func (l *locks) try(ctx context.Context, conn batcher) (map[int64]bool, error) {
+	free := map[int64]bool{}
+	b := &pgx.Batch{}
+	b.Queue(tryLockSQL, slices.Sorted(maps.Keys(l.keys))).Query(func(rows pgx.Rows) error {
+		return scanAll(rows, func(row pgx.CollectableRow) error {
+			var key int64
+			err := row.Scan(&key)
+			free[key] = true
+			return err
+		})
+	})
+	return free, read(ctx, conn, b)
 }
 
 // touchesTables says whether a change can write more than its account.

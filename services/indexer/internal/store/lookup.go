@@ -1,5 +1,7 @@
 package store
 
+import "maps"
+
 // lookup answers reads from what has been loaded, and remembers what was asked
 // for and is not loaded yet. An unknown key reads as absent; the caller works
 // on and is repeated once the missing keys are there.
@@ -32,8 +34,12 @@ func (l *lookup[V]) take() []string {
 	keys := make([]string, 0, len(l.miss))
 	for k := range l.miss {
 		keys = append(keys, k)
-		l.loaded[k] = struct{}{}
 	}
+	if len(l.loaded) == 0 { // most keys are asked for at first: no need to move them
+		l.loaded, l.miss = l.miss, map[string]struct{}{}
+		return keys
+	}
+	maps.Copy(l.loaded, l.miss)
 	clear(l.miss)
 	return keys
 }

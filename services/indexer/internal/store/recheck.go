@@ -14,7 +14,7 @@ import (
 )
 
 // recheckSize is how many rows one transaction of Recheck takes.
-const recheckSize = 50
+const recheckSize = 200
 
 // Recheck judges posts again whose surroundings have changed: older records
 // that arrived later, or beside them. A row is taken once every transaction
@@ -126,6 +126,7 @@ func (s *Store) recheckSome(ctx context.Context, size int) (*taken, error) {
 		},
 		work: func(sm *sim) {
 			for uri, to := range t.targets {
+				sm.c.notifs.get(uri)
 				sm.rejudge(uri, *to, s.cfg.NotifyBackfill)
 			}
 		},
@@ -170,9 +171,13 @@ type pairs struct{ uris, revs []string }
 
 func (p *pairs) add(uri, rev string) { p.uris, p.revs = append(p.uris, uri), append(p.revs, rev) }
 
-// expand finds what the taken rows are about, and the locks of its
-// repositories. Rows about many posts are replaced by rows about one.
+// expand finds what the taken rows are about, and locks its repositories. Rows
+// about many posts are replaced by rows about one.
 func (s *Store) expand(ctx context.Context, conn batcher, t *taken) (*locks, error) {
+	wait, err := s.lockFree(ctx, conn, t)
+	if err != nil {
+		return nil, err
+	}
 	var above, gone, feeds, quotes pairs
 	for _, r := range t.rows {
 		switch r.What {
@@ -203,16 +208,50 @@ func (s *Store) expand(ctx context.Context, conn batcher, t *taken) (*locks, err
 	if err := read(ctx, conn, b); err != nil {
 		return nil, err
 	}
+	return wait, nil
+}
+
+// lockFree locks the repositories of the rows that nobody works on, and leaves
+// the rows of others for later: who waited for many would hold up everybody
+// whose repository it has. Only where none is free it keeps the rows of one,
+// with the lock to wait for.
+func (s *Store) lockFree(ctx context.Context, conn batcher, t *taken) (wait *locks, err error) {
 	l := newLocks(s.cfg.Schema)
-	for uri := range t.targets {
-		l.repo(derive.HostOf(uri))
-	}
-	for _, list := range [][]string{t.feeds, t.quotes} {
-		for _, uri := range list {
-			l.repo(derive.HostOf(uri))
+	first := ""
+	for _, r := range t.rows {
+		if r.aboutOne() {
+			host := derive.HostOf(r.URI)
+			l.repo(host)
+			if first == "" {
+				first = host
+			}
 		}
 	}
-	return l, nil
+	if len(l.keys) == 0 {
+		return nil, nil
+	}
+	free, err := l.try(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	if len(free) == 0 {
+		wait = newLocks(s.cfg.Schema)
+		wait.repo(first)
+		free = wait.keys
+	}
+	t.keep(func(r recheckRow) bool { return !r.aboutOne() || free[l.key("repo", derive.HostOf(r.URI))] })
+	return wait, nil
+}
+
+// keep leaves the other rows as if they had not been taken.
+func (t *taken) keep(ok func(recheckRow) bool) {
+	ids, rows := t.ids[:0], t.rows[:0]
+	for i, r := range t.rows {
+		if ok(r) {
+			ids, rows = append(ids, t.ids[i]), append(rows, r)
+		}
+	}
+	t.ids, t.rows = ids, rows
 }
 
 // findOlder queues a look for the rows that are older than a deletion.
@@ -279,7 +318,7 @@ func (s *sim) rejudge(uri string, to target, notifyFetched bool) {
 	if flagsDiffer(p, &next) {
 		stored := next
 		stored.Full = nil
-		s.posts[uri] = &stored
+		s.setPost(&stored)
 	}
 	if !quiet(rec.Rev) || notifyFetched {
 		s.renotify(&next)

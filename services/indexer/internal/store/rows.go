@@ -147,3 +147,6 @@ type recheckRow struct {
 	What int16
 	Rev  string
 }
+
+// aboutOne says that a row is done by writing to the repository of its uri.
+func (r recheckRow) aboutOne() bool { return r.What != recheckGone && r.What != recheckDescend }

@@ -51,6 +51,8 @@ type sim struct {
 	checks   map[[2]string]Seen
 	syncs    map[string]syncRow
 	accounts map[string]accountRow
+	// parents are what posts in posts reply to, or replied to before.
+	parents map[string]struct{}
 	// settled are the posts that wait for nothing any more.
 	settled map[string]struct{}
 }
@@ -63,6 +65,27 @@ func newSim(c *cache) *sim {
 		opThread: map[string]*opThreadRow{}, notifs: map[string][]notifRow{}, deltas: map[countKey]int{},
 		rechecks: map[recheckRow]struct{}{}, waits: map[[2]string]struct{}{},
 		actors: map[string]*actorRow{}, checks: map[[2]string]Seen{}, syncs: map[string]syncRow{}, accounts: map[string]accountRow{}, settled: map[string]struct{}{},
+		parents: map[string]struct{}{},
+	}
+}
+
+// expect asks for what the changes will need once the first reads are there, so
+// that it comes with them.
+func (s *sim) expect(items []*item) {
+	for _, it := range items {
+		if it.err != nil || it.ev.Type != event.Delete {
+			continue
+		}
+		switch {
+		case it.kind == derive.Post:
+			s.c.posts.get(it.uri)
+			s.c.quotes.get(it.uri)
+			s.c.notifs.get(it.uri)
+		case it.kind.Edge():
+			s.c.edges[it.kind].byURI.get(it.uri)
+			s.c.dupsOf.get(it.uri)
+			s.c.notifs.get(it.uri)
+		}
 	}
 }
 

@@ -311,7 +311,7 @@ func (s *sim) setGateFlag(e *edgeRow, on bool) {
 	} else {
 		next.HasPostGate = &on
 	}
-	s.posts[e.Row.Subject] = &next
+	s.setPost(&next)
 }
 
 // afterReplace writes what a replaced row leaves behind.

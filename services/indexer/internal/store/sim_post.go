@@ -19,7 +19,7 @@ func (s *sim) putPost(r *derive.Record, rev string, replaced, notify bool) {
 		}
 		s.clearPost(old)
 	}
-	s.posts[r.URI] = p
+	s.setPost(p)
 	s.judge(p)
 	s.feeds[r.URI] = &feedRow{URI: r.URI, CID: r.CID, Type: "post", PostURI: r.URI, Originator: r.DID, SortAt: p.SortAt}
 	s.countPost(p, 1)
@@ -65,16 +65,33 @@ func (s *sim) gateFlag(uri string, kind derive.Kind, at string) *bool {
 	return nil
 }
 
+func (s *sim) setPost(p *postRow) {
+	s.posts[p.URI] = p
+	if p.ReplyParent != "" {
+		s.parents[p.ReplyParent] = struct{}{}
+	}
+}
+
 // postArrived tells what waits for a post.
 func (s *sim) postArrived(p *postRow) {
 	_, waiting := s.c.children.get(p.URI)
-	for _, other := range s.posts {
-		waiting = waiting || (other != nil && other.ReplyParent == p.URI)
-	}
-	if waiting {
+	if waiting || s.hasReply(p.URI) {
 		s.recheck(p.URI, recheckDescend, "")
 	}
 	s.wake("p:"+p.URI, recheckGate|recheckParent)
+}
+
+// hasReply says whether a post that these changes write is a reply to another.
+func (s *sim) hasReply(uri string) bool {
+	if _, any := s.parents[uri]; !any {
+		return false
+	}
+	for _, other := range s.posts {
+		if other != nil && other.ReplyParent == uri {
+			return true
+		}
+	}
+	return false
 }
 
 // removePost takes a deleted post out.

@@ -14,6 +14,7 @@ import (
 	"hash/fnv"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,52 +23,110 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sluice/pkg/fault"
-	"sluice/pkg/lexicon"
-	"sluice/pkg/testkit"
 	"sluice/services/indexer/internal/store"
 )
 
 var (
-	measure = flag.Bool("measure", false, "measure; a few records are only a check that it works")
-	out     = flag.String("out", "", "bench.json to merge the rows into")
-	n       = flag.Int("records", 60000, "records of a mix")
-	lanes   = flag.Int("lanes", 4, "appliers at once, and connections of COPY")
-	rounds  = flag.Int("rounds", 3, "turns; the median ratio counts")
-	size    = flag.Int("batch", 500, "changes of a batch")
+	measure   = flag.Bool("measure", false, "measure; a few records are only a check that it works")
+	out       = flag.String("out", "", "bench.json to merge the rows into")
+	n         = flag.Int("records", 60000, "records of a mix")
+	lanes     = flag.Int("lanes", 4, "appliers at once, and connections of COPY")
+	rounds    = flag.Int("rounds", 3, "turns; the median ratio counts")
+	size      = flag.Int("batch", 500, "changes of a batch")
+	seconds   = flag.Int("seconds", 20, "how long the way by statement runs")
+	serverURL = flag.String("server", "", "a PostgreSQL that runs already, instead of one with the settings of production")
 )
+
+// result of one turn.
+type result struct{ own, ceiling, byStatement float64 }
 
 // TestRate compares the rates.
 //
 //nolint:paralleltest // it measures
 func TestRate(t *testing.T) {
+	history, limit := usual, time.Duration(*seconds)*time.Second
 	if !*measure {
-		*n, *rounds = 2000, 1
+		*n, *rounds, limit = 2000, 1, time.Second
+		history = base{accounts: 200, posts: 400, hotPosts: 3, hotAccounts: 2}
 	}
+	s := startServer(t)
+	s.template(t, "usual", history.fill()...)
 	for _, m := range []struct {
 		name string
 		make func(seed uint64) []store.Change
 	}{
-		{"index_live_mix", func(seed uint64) []store.Change { return newMix(seed, 5000).live(*n) }},
-		{"index_backfill_mix", func(seed uint64) []store.Change { return newMix(seed, 2000).backfill(*n, 200) }},
+		{"index_live_mix", func(seed uint64) []store.Change { return newMix(seed, 5000, history).live(*n) }},
+		{"index_backfill_mix", func(seed uint64) []store.Change { return newMix(seed, 2000, history).backfill(*n, 200) }},
 	} {
-		var ratios, own, top, bases []float64
+		var own, ceilings, bases, toCeiling, toBase []float64
 		for round := range *rounds {
-			w := newWorkbench(t)
-			changes := m.make(uint64(round))
-			o := w.apply(t, changes)
-			c := w.copyBack(t, len(changes))
-			b := w.oneByOne(t, changes[:min(len(changes), 1500)])
-			t.Logf("%s: %.0f records/s, COPY %.0f (ratio %.2f), one statement at a time %.0f (%.1f ×)", m.name, o, c, o/c, b, o/b)
-			ratios, own, top, bases = append(ratios, o/c), append(own, o), append(top, c), append(bases, b)
+			r := s.turn(t, m.name, m.make(uint64(round)), limit)
+			own, ceilings, bases = append(own, r.own), append(ceilings, r.ceiling), append(bases, r.byStatement)
+			toCeiling, toBase = append(toCeiling, r.own/r.ceiling), append(toBase, r.own/r.byStatement)
 		}
 		if *out != "" {
-			require.NoError(t, merge(*out, row{m.name, median(own), "records/s", median(top), median(ratios)}))
-			require.NoError(t, merge(*out, row{m.name + "_by_statement", median(own), "records/s", median(bases), median(own) / median(bases)}))
+			require.NoError(t, merge(*out, row{m.name, median(own), "records/s", median(ceilings), median(toCeiling)}))
+			require.NoError(t, merge(*out, row{m.name + "_by_statement", median(own), "records/s", median(bases), median(toBase)}))
 		}
 	}
 }
 
-func (w *workbench) apply(t *testing.T, changes []store.Change) float64 {
+// turn measures one history three ways, each on its own copy of the database.
+func (s *server) turn(t *testing.T, name string, changes []store.Change, limit time.Duration) result {
+	t.Helper()
+	w := s.database(t, "usual")
+	var xid int64
+	require.NoError(t, w.pool.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text::bigint").Scan(&xid))
+	before := s.cpu()
+	took := w.apply(t, changes)
+	ownAll, ownServer := s.cpu().since(before).perRecord(len(changes))
+
+	dumps := w.written(t, xid)
+	c := s.database(t, "usual")
+	c.makeRoom(t, dumps)
+	before = s.cpu()
+	copied := c.copyIn(t, dumps)
+	copyAll, _ := s.cpu().since(before).perRecord(len(changes))
+	c.sameRows(t, w, dumps)
+	s.close(c)
+	require.Zero(t, w.counter(t, "sluice_store_retries_total"), "transactions were repeated")
+	s.close(w)
+
+	b := s.database(t, "usual")
+	before = s.cpu()
+	events, long := b.oneByOne(t, changes, limit)
+	baseAll, _ := s.cpu().since(before).perRecord(events)
+	s.close(b)
+
+	r := result{float64(len(changes)) / took.Seconds(), float64(len(changes)) / copied.Seconds(), float64(events) / long.Seconds()}
+	t.Logf("%s: %.0f records/s, COPY %.0f (ratio %.2f), one statement at a time %.0f (%.1f ×)", name, r.own, r.ceiling, r.own/r.ceiling, r.byStatement, r.own/r.byStatement)
+	t.Logf("%s: µs of CPU a record: %.0f (%.0f of PostgreSQL), COPY %.0f (ratio %.2f), one statement at a time %.0f (%.1f ×)",
+		name, ownAll, ownServer, copyAll, copyAll/ownAll, baseAll, baseAll/ownAll)
+	return r
+}
+
+func (w *workbench) counter(t *testing.T, name string) (sum float64) {
+	t.Helper()
+	families, err := w.reg.Gather()
+	require.NoError(t, err)
+	found := false
+	for _, f := range families {
+		if f.GetName() == name {
+			found = true
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+	}
+	require.True(t, found, name)
+	return sum
+}
+
+func itoa(n int64) string { return strconv.FormatInt(n, 10) }
+
+// apply applies changes in lanes, and the work that follows, and returns how
+// long it took.
+func (w *workbench) apply(t *testing.T, changes []store.Change) time.Duration {
 	t.Helper()
 	split := make([][]store.Change, *lanes)
 	for _, c := range changes {
@@ -79,20 +138,7 @@ func (w *workbench) apply(t *testing.T, changes []store.Change) float64 {
 	start := time.Now()
 	g, ctx := errgroup.WithContext(t.Context())
 	for _, mine := range split {
-		g.Go(func() error {
-			for batch := range slices.Chunk(mine, *size) {
-				out, err := w.store.Apply(ctx, batch)
-				if err != nil {
-					return err
-				}
-				for _, r := range out.Results {
-					if r.Result == store.Rejected {
-						return r.Err
-					}
-				}
-			}
-			return nil
-		})
+		g.Go(func() error { return w.applyLane(ctx, mine) })
 	}
 	background, stop := context.WithCancel(ctx)
 	var bg errgroup.Group
@@ -109,7 +155,22 @@ func (w *workbench) apply(t *testing.T, changes []store.Change) float64 {
 			break
 		}
 	}
-	return float64(len(changes)) / time.Since(start).Seconds()
+	return time.Since(start)
+}
+
+func (w *workbench) applyLane(ctx context.Context, mine []store.Change) error {
+	for batch := range slices.Chunk(mine, *size) {
+		out, err := w.store.Apply(ctx, batch)
+		if err != nil {
+			return err
+		}
+		for _, r := range out.Results {
+			if r.Result == store.Rejected {
+				return r.Err
+			}
+		}
+	}
+	return nil
 }
 
 // background does what the indexer does beside applying.
@@ -124,18 +185,6 @@ func (w *workbench) background(ctx context.Context) error {
 		_ = fault.Sleep(ctx, 300*time.Millisecond)
 	}
 	return nil
-}
-
-func newWorkbench(t *testing.T) *workbench {
-	t.Helper()
-	url, schema := testkit.Postgres(t)
-	pool := openPool(t, url)
-	require.NoError(t, store.Migrate(t.Context(), pool, schema))
-	lex, err := lexicon.New(lexicon.Options{})
-	require.NoError(t, err)
-	st, err := store.New(pool, store.Config{Schema: schema, Validate: lex.Validate})
-	require.NoError(t, err)
-	return &workbench{pool: pool, schema: schema, store: st}
 }
 
 // row is one line of bench.json.

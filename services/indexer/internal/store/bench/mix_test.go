@@ -18,10 +18,12 @@ type mix struct {
 	n     int
 	dids  []string
 	posts []ref
-	mine  map[string][]ref // posts of an account
 	undo  []undo
 	roots map[string]ref
 	now   time.Time
+	// hot are posts and accounts that many like and follow already.
+	hotPosts []ref
+	hotDIDs  []string
 }
 
 type ref struct{ uri, cid string }
@@ -30,13 +32,25 @@ type undo struct{ did, collection, rkey string }
 
 const alphabet = "234567abcdefghijklmnopqrstuvwxyz"
 
-func newMix(seed uint64, accounts int) *mix {
+// newMix makes histories of accounts of the base and of some new ones.
+func newMix(seed uint64, accounts int, b base) *mix {
 	m := &mix{
-		r: rand.New(rand.NewPCG(seed, 9)), mine: map[string][]ref{}, roots: map[string]ref{},
+		r: rand.New(rand.NewPCG(seed, 9)), roots: map[string]ref{},
 		now: time.Date(2026, 8, 1, 0, 0, 0, 0, time.UTC),
 	}
-	for range accounts {
-		m.dids = append(m.dids, "did:plc:"+m.letters(24))
+	for i := range accounts {
+		if i%5 == 4 || i >= b.accounts {
+			m.dids = append(m.dids, "did:plc:"+m.letters(24))
+		} else {
+			m.dids = append(m.dids, baseDID(i))
+		}
+	}
+	for i := range b.posts {
+		m.posts = append(m.posts, basePost(i, b.accounts))
+	}
+	m.hotPosts = m.posts[:b.hotPosts]
+	for i := range b.hotAccounts {
+		m.hotDIDs = append(m.hotDIDs, baseDID(i))
 	}
 	return m
 }
@@ -101,7 +115,11 @@ func (m *mix) next(did string, live bool) store.Change {
 	case p < 80:
 		m.subject(e, "app.bsky.feed.repost")
 	case p < 97:
-		m.record(e, "app.bsky.graph.follow", map[string]any{"subject": m.dids[m.popular(len(m.dids))]})
+		subject := m.dids[m.popular(len(m.dids))]
+		if m.r.IntN(10) == 0 && len(m.hotDIDs) > 0 {
+			subject = m.hotDIDs[m.r.IntN(len(m.hotDIDs))]
+		}
+		m.record(e, "app.bsky.graph.follow", map[string]any{"subject": subject})
 	default:
 		e.RKey = "self"
 		m.record(e, "app.bsky.actor.profile", map[string]any{"displayName": "name " + m.letters(8), "description": m.letters(60)})
@@ -114,6 +132,9 @@ func (m *mix) next(did string, live bool) store.Change {
 
 func (m *mix) subject(e *event.Event, collection string) {
 	s := m.posts[len(m.posts)-1-m.popular(len(m.posts))]
+	if m.r.IntN(10) == 0 && len(m.hotPosts) > 0 {
+		s = m.hotPosts[m.r.IntN(len(m.hotPosts))]
+	}
 	m.record(e, collection, map[string]any{"subject": map[string]any{"uri": s.uri, "cid": s.cid}})
 }
 
