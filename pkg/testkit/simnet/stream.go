@@ -191,7 +191,10 @@ func (r *relay) fate(f *world.Frame) string {
 		return ""
 	}
 	for _, name := range damaging() {
-		if name != FaultReorder && r.net.Faults.fire(name, "") {
+		if name == FaultReorder || name == FaultGap && !f.Known {
+			continue
+		}
+		if r.net.Faults.fire(name, "") {
 			r.verdict[f.Seq] = name
 			return name
 		}

@@ -69,13 +69,16 @@ func (w *World) build(jobs []*job) error {
 		if built[i] == nil {
 			continue
 		}
+		f := Frame{Seq: j.seq, Account: j.account, Kind: j.kind, Data: built[i]}
 		if j.kind == Commit {
-			if at, found := w.last[j.account]; found {
+			at, found := w.last[j.account]
+			if found {
 				w.frames[at].More = true
 			}
+			f.Known = found
 			w.last[j.account] = len(w.frames)
 		}
-		w.frames = append(w.frames, Frame{Seq: j.seq, Account: j.account, Kind: j.kind, Data: built[i]})
+		w.frames = append(w.frames, f)
 	}
 	return nil
 }

@@ -20,6 +20,9 @@ type Frame struct {
 	// More says that a later commit of the account is announced: the loss or
 	// damage of this one can be noticed.
 	More bool
+	// Known says that an earlier commit of the account is announced: without one,
+	// nobody can tell that this one did not come.
+	Known bool
 }
 
 // World is what happened. It may be read concurrently, also while Step goes on.

@@ -147,21 +147,22 @@ func (r *rig) jobs() []event.RepoJob {
 	return out
 }
 
-// resyncs are the DIDs that are to be fetched as a whole, appended or due.
+// resyncs are the DIDs that are to be fetched as a whole, due or appended: in
+// this order, since that is their way.
 func (r *rig) resyncs() map[string]bool {
 	r.t.Helper()
 	out := map[string]bool{}
-	for _, j := range r.jobs() {
-		if j.Reason == event.ReasonResync {
-			out[j.DID] = true
-		}
-	}
 	packed, err := r.raw.Do(context.Background(), r.raw.B().Zrange().Key(r.prefix+"repo_backfill:resync").Min("0").Max("-1").Build()).AsStrSlice()
 	require.NoError(r.t, err)
 	for _, p := range packed {
 		if _, rest, found := strings.Cut(p, `"did":"`); found {
 			did, _, _ := strings.Cut(rest, `"`)
 			out[did] = true
+		}
+	}
+	for _, j := range r.jobs() {
+		if j.Reason == event.ReasonResync {
+			out[j.DID] = true
 		}
 	}
 	return out

@@ -162,9 +162,10 @@ func (j *judge) commit(ctx context.Context, s *slot, c *atproto.Commit) (outcome
 	if err != nil {
 		return outcome{}, err
 	}
-	if st.known(c.Rev) {
+	if st.known(c.Rev) || j.underway(st, c) {
 		return j.repeated(s, st, c), nil
 	}
+	back := c.Rev < st.first && j.goesBack(s, st, c.Rev)
 	if c.TooBig {
 		st.hole(c.Rev)
 		out := j.doubt(noticeTooBig, outcome{})
@@ -181,7 +182,10 @@ func (j *judge) commit(ctx context.Context, s *slot, c *atproto.Commit) (outcome
 		return outcome{}, err
 	}
 	out := outcome{entry: e}
-	if broken := j.broken(st, c); broken {
+	switch {
+	case back:
+		out = j.doubt(noticeRevBack, out)
+	case j.broken(st, c):
 		out = j.doubt(noticeBrokenChain, out)
 		st.hole(c.Rev)
 	}
@@ -191,6 +195,12 @@ func (j *judge) commit(ctx context.Context, s *slot, c *atproto.Commit) (outcome
 	}
 	j.share(e, "c"+c.DID+c.Rev)
 	return out, nil
+}
+
+// underway says whether another relay's copy of a commit that is older than the
+// newest one is on its way to the stream.
+func (j *judge) underway(st *repoState, c *atproto.Commit) bool {
+	return j.states.relays > 1 && c.Rev < st.rev && j.pending.find("c"+c.DID+c.Rev) != nil
 }
 
 // share lets other relays' copies of a frame find its entry.

@@ -380,3 +380,23 @@ func TestEntrySharedByTwoRelays(t *testing.T) {
 	require.Empty(t, second.items)
 	require.EqualValues(t, 9, second.upTo, "the cursor moves all the same")
 }
+
+// A relay that begins with a later commit of a repository of which nothing is
+// known does not make an earlier one, which another relay has, a repeat.
+func TestEarlierCommitOfAnotherRelayIsNoRepeat(t *testing.T) {
+	t.Parallel()
+	ks := keys{}
+	a := newAuthor(t, ks, "a")
+	r := newRig(t, ks)
+	one, two, three := a.commit(), a.commit(), a.commit()
+	behind := newSource()
+	r.relay(host, newSource(a.frame(3, three)))
+	r.relay(other, behind)
+	r.start()
+	r.until(host, "3")
+	behind.add(a.frame(901, one), a.frame(902, two), a.frame(903, three))
+	r.until(other, "903")
+	require.Equal(t, []string{"app.bsky.feed.post/3", "app.bsky.feed.post/1", "app.bsky.feed.post/2"}, r.uris())
+	require.InDelta(t, 1, r.metric("sluice_ingester_duplicate_frames_total"), 0)
+	require.Empty(t, r.schedule.dids())
+}

@@ -26,6 +26,9 @@ type repoState struct {
 	data atproto.CID
 	// commit names that commit; zero when rev came from the Table.
 	commit atproto.CID
+	// first is the rev with which this state began when nothing was known of the
+	// repository; a lower one may never have been seen.
+	first string
 	// synced is the rev of the last #sync.
 	synced string
 	// holes are what was missing when a later commit came, newest last. A rev in
@@ -47,7 +50,7 @@ const maxHoles = 4
 
 // known says whether a commit of this rev has been seen.
 func (s *repoState) known(rev string) bool {
-	if s.rev == "" || rev > s.rev {
+	if s.rev == "" || rev > s.rev || rev < s.first {
 		return false
 	}
 	for _, h := range s.holes {
@@ -63,6 +66,9 @@ func (s *repoState) known(rev string) bool {
 func (s *repoState) advance(rev string, data, commit atproto.CID) bool {
 	if rev <= s.rev {
 		return false
+	}
+	if s.rev == "" {
+		s.first = rev
 	}
 	s.rev, s.data, s.commit = rev, data, commit
 	return true
