@@ -218,7 +218,7 @@ func TestServeNeedsATokenBeyondLoopback(t *testing.T) {
 		"connection refused":                                                                       {"serve", "--health", "--listen", "127.0.0.1:1"},
 		"address already in use":                                                                   {"serve", "--listen", redisAddr(r)},
 		`unknown command "now" for "streamctl serve"`:                                              {"serve", "now"},
-		"--console-lag-secs=0: must be at least 1s":                                                             {"serve", "--console-lag-secs", "0"},
+		"--console-lag-secs=0: must be at least 1s":                                                {"serve", "--console-lag-secs", "0"},
 	} {
 		code, _, errs := r.run(args...)
 		require.Equal(t, 1, code, args)

@@ -103,7 +103,7 @@ func (t *tool) root() *cobra.Command {
 	for _, s := range settings {
 		flags.String(s.Flag(), "", s.Help+" ("+s.Name+")")
 	}
-	root.AddCommand(t.statusCmd(), t.doctorCmd(), t.trimCmd(), t.dlqCmd(), t.cursorCmd(), t.peekCmd(), t.whyCmd(), t.verifyCmd(), t.backfillCmd(), t.identityCmd(), t.repairCmd(), t.configCmd(), t.serveCmd())
+	root.AddCommand(t.statusCmd(), t.doctorCmd(), t.trimCmd(), t.dlqCmd(), t.cursorCmd(), t.peekCmd(), t.whyCmd(), t.verifyCmd(), t.backfillCmd(), t.identityCmd(), t.repairCmd(), t.configCmd(), t.serveCmd(), t.topCmd())
 	root.AddCommand(t.replayCmd(), t.incidentCmd())
 	root.SetHelpTemplate(helpTemplate)
 	hideSettings(flags, settings)
