@@ -10,6 +10,14 @@ const maxSeq = 1 << 53
 // Plausible says whether seq can be the place of a frame.
 func Plausible(seq int64) bool { return seq > 0 && seq < maxSeq }
 
+const (
+	// jumpLimit is how far a number may be above all before it: for a thousand
+	// frames a second, 35 years.
+	jumpLimit = 1 << 40
+	// trustedJumps in a row beyond it are a new way of counting.
+	trustedJumps = 100
+)
+
 // Order is how a sequence number stands to those before it.
 type Order uint8
 
@@ -29,6 +37,7 @@ type Window struct {
 	started bool
 	high    int64
 	floor   int64 // everything at or below it counts as seen
+	jumps   int   // numbers in a row beyond the limit
 	bits    [windowSize / 64]uint64
 }
 
@@ -41,9 +50,18 @@ func (w *Window) Start(seq int64) {
 }
 
 // Observe records seq and returns how it stands, and how many numbers were
-// skipped between the highest before and it.
+// skipped between the highest before and it. A number absurdly far ahead is
+// Late, so that the cursor does not follow it, until so many came in a row that
+// the host must count anew: one number that is nonsense costs nothing.
 func (w *Window) Observe(seq int64) (order Order, skipped int64) {
 	if !w.started {
+		w.Start(seq - 1)
+	}
+	if w.high == 0 || seq-w.high <= jumpLimit {
+		w.jumps = 0
+	} else if w.jumps++; w.jumps < trustedJumps {
+		return Late, 0
+	} else {
 		w.Start(seq - 1)
 	}
 	switch {

@@ -2,6 +2,7 @@ package repos
 
 import (
 	"math"
+	"strconv"
 	"testing"
 
 	comatproto "github.com/bluesky-social/indigo/api/atproto"
@@ -31,4 +32,30 @@ func TestOddSequenceNumbersAreDropped(t *testing.T) {
 		require.Empty(t, r.schedule.dids())
 		require.InDelta(t, 0, r.metric("sluice_ingester_duplicate_frames_total"), 0)
 	}
+}
+
+// One number that is nonsense, from a relay that lies or errs, does not take the
+// cursor to where nothing comes after it; a relay that counts anew is followed.
+func TestAbsurdSequenceNumberDoesNotTakeTheCursor(t *testing.T) {
+	t.Parallel()
+	ks := keys{}
+	a := newAuthor(t, ks, "a")
+	r := newRig(t, ks)
+	src := newSource(a.next(1), a.next(2), a.next(1<<53-1), a.next(3))
+	r.relay(host, src)
+	stop := r.start()
+	r.until(host, "3")
+	require.Len(t, r.uris(), 4, "the frame itself is taken")
+	require.Empty(t, r.schedule.dids())
+	stop()
+	src.mu.Lock()
+	src.frames = nil
+	src.mu.Unlock()
+	const anew = 1 << 50
+	src.add(many(a, anew, 150)...)
+	r.start()
+	r.until(host, strconv.Itoa(anew+149))
+	require.Equal(t, []int64{0, 3}, src.cursors())
+	require.Len(t, r.uris(), 154)
+	require.Empty(t, r.schedule.dids())
 }
