@@ -23,7 +23,7 @@ type Config struct {
 	PrivateNetwork []string `env:"ALLOW_PRIVATE_NETWORK" help:"prefixes, or all: private and loopback addresses that the network may name"`
 
 	PLCRate     float64       `env:"BACKFILLER_PLC_RATE" default:"100" min:"0.1" max:"100000" help:"requests per second to the PLC directory"`
-	Identities  int           `env:"BACKFILLER_IDENTITY_CACHE" default:"100000" min:"1000" help:"identities kept in memory"`
+	Identities  int           `env:"BACKFILLER_IDENTITY_CACHE" default:"20000" min:"1000" help:"identities kept in memory"`
 	Shared      int           `env:"IDENTITY_CACHE_SHARED" default:"200000" min:"1000" help:"identities kept in Redis for all processes, about 300 bytes each"`
 	IdentityTTL time.Duration `env:"BACKFILLER_IDENTITY_TTL_SECS" unit:"s" default:"86400" min:"1" help:"time after which an identity is looked up again"`
 
