@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/require"
+
+	"sluice/pkg/testkit"
 )
 
 // TestConsoleInABrowser looks at the console in three states, wide and narrow,
@@ -18,9 +21,10 @@ import (
 func TestConsoleInABrowser(t *testing.T) {
 	t.Parallel()
 	tab := browser(t)
+	database := testkit.StartPostgres(t, "fsync=on", "synchronous_commit=off").URL
 	for _, state := range []struct {
 		name  string
-		build func(*testing.T) *stage
+		build func(t *testing.T, database string) *stage
 		says  []string
 		roles []string
 		title string
@@ -54,7 +58,7 @@ func TestConsoleInABrowser(t *testing.T) {
 		},
 	} {
 		t.Run(state.name, func(t *testing.T) {
-			s := state.build(t)
+			s := state.build(t, database)
 			p := openPage(t, tab, s.serve(), "", 1600, false)
 			for _, text := range state.says {
 				p.says(text)
@@ -77,6 +81,9 @@ func TestConsoleInABrowser(t *testing.T) {
 			p.quiet()
 		})
 	}
+	t.Run("by keyboard", func(t *testing.T) { consoleByKeyboard(t, tab) })
+	t.Run("token in the link", func(t *testing.T) { consoleTokenInTheLink(t, tab) })
+	t.Run("other pages", func(t *testing.T) { consoleRefusesOtherPages(t, tab) })
 }
 
 func containsPrefix(list []string, prefix string) bool {
@@ -117,11 +124,10 @@ func (p *page) tabTo(label string) {
 	p.t.Fatalf("Tab never comes to %q: %q", label, seen)
 }
 
-// TestConsoleByKeyboard inspects a parked entry, drives it back, and drops the
+// consoleByKeyboard inspects a parked entry, drives it back, and drops the
 // rest, without a mouse.
-func TestConsoleByKeyboard(t *testing.T) {
-	t.Parallel()
-	tab := browser(t)
+func consoleByKeyboard(t *testing.T, tab context.Context) {
+	t.Helper()
 	s := newStage(t)
 	s.park("firehose_live", "bad_record", "text too long", 3)
 	p := openPage(t, tab, s.serve(), "", 1024, false)
@@ -173,11 +179,10 @@ func (s *stage) length(stream string) int64 {
 	return n
 }
 
-// TestConsoleTokenInTheLink comes with the token after the #, which is taken
+// consoleTokenInTheLink comes with the token after the #, which is taken
 // out of the address.
-func TestConsoleTokenInTheLink(t *testing.T) {
-	t.Parallel()
-	tab := browser(t)
+func consoleTokenInTheLink(t *testing.T, tab context.Context) {
+	t.Helper()
 	s := newStage(t)
 	p := openPage(t, tab, s.serve(), "#token="+stageToken, 1024, false)
 	p.until("it is unlocked", "document.getElementById('lock').textContent === 'Actions unlocked'")
@@ -185,10 +190,9 @@ func TestConsoleTokenInTheLink(t *testing.T) {
 	p.quiet()
 }
 
-// TestConsoleRefusesOtherPages asks for an action from a page of another origin.
-func TestConsoleRefusesOtherPages(t *testing.T) {
-	t.Parallel()
-	tab := browser(t)
+// consoleRefusesOtherPages asks for an action from a page of another origin.
+func consoleRefusesOtherPages(t *testing.T, tab context.Context) {
+	t.Helper()
 	s := newStage(t)
 	s.park("firehose_live", "bad_record", "text too long", 1)
 	base := s.serve()

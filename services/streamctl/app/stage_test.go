@@ -45,10 +45,16 @@ UPDATE pg_class SET reltuples = n FROM (VALUES ('record', 214882019), ('post', 5
 WHERE relname = v.name AND relnamespace = '{s}'::regnamespace;
 `
 
+// newStage has tables in the database that the tests share, whose fsync is off.
 func newStage(t *testing.T, env ...string) *stage {
 	t.Helper()
+	url, schema := testkit.Postgres(t)
+	return stageOn(t, url, schema, env...)
+}
+
+func stageOn(t *testing.T, url, schema string, env ...string) *stage {
+	t.Helper()
 	redis := testkit.StartRedis(t, "--maxmemory", "4gb", "--maxmemory-policy", "noeviction", "--save", "")
-	url, schema := testkit.StartPostgres(t, "fsync=on", "synchronous_commit=off").URL, "bsky"
 	pool, err := pg.Open(t.Context(), pg.Config{URL: url})
 	require.NoError(t, err)
 	_, err = pool.Exec(t.Context(), strings.NewReplacer("{s}", schema, "{own}", schema+"_sluice").Replace(stageTables))
@@ -267,9 +273,9 @@ func (s *stage) serve() string {
 }
 
 // healthy is a sluice that keeps up, with a backfill under way.
-func healthyStage(t *testing.T) *stage {
+func healthyStage(t *testing.T, database string) *stage {
 	t.Helper()
-	s := newStage(t)
+	s := stageOn(t, database, "s"+testkit.RandomName())
 	for i := 1; i <= 3; i++ {
 		s.read(fmt.Sprintf("indexer-%d", i), "firehose_group", 0, "firehose_live", "firehose_backfill")
 		s.read(fmt.Sprintf("indexer-%d", i), "label_group", 0, "label_live")
@@ -298,9 +304,9 @@ func healthyStage(t *testing.T) *stage {
 
 // behindStage has readers that are too slow: old live entries, a backfill at
 // its mark, and parked entries.
-func behindStage(t *testing.T) *stage {
+func behindStage(t *testing.T, database string) *stage {
 	t.Helper()
-	s := newStage(t, "BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK=20000", "INGESTER_HIGH_WATER_MARK=20000")
+	s := stageOn(t, database, "s"+testkit.RandomName(), "BACKFILLER_FIREHOSE_STREAM_HIGH_WATER_MARK=20000", "INGESTER_HIGH_WATER_MARK=20000")
 	s.put("firehose_live", 9000, 4*time.Minute)
 	s.put("firehose_backfill", 20400, 11*time.Minute)
 	s.jobs(400, 900)
@@ -325,9 +331,9 @@ func behindStage(t *testing.T) *stage {
 
 // brokenStage has nobody who reads live events, a group that nobody knows, and
 // a reader that died with entries.
-func brokenStage(t *testing.T) *stage {
+func brokenStage(t *testing.T, database string) *stage {
 	t.Helper()
-	s := newStage(t, "INGESTER_HIGH_WATER_MARK=20000")
+	s := stageOn(t, database, "s"+testkit.RandomName(), "INGESTER_HIGH_WATER_MARK=20000")
 	s.put("firehose_live", 12400, 19*time.Minute)
 	s.put("label_live", 40, 9*time.Minute)
 	s.do("XREADGROUP", "GROUP", "firehose_group", "indexer-2", "COUNT", "480", "STREAMS", "firehose_live", ">")

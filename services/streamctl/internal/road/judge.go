@@ -58,7 +58,7 @@ func judge(v *View, lim Limits, confirmed func(doctor.Finding) bool) Verdict {
 			notes++
 		}
 	}
-	behind = once(v, append(late(v, lim), behind...))
+	behind = once(v, broken, append(late(v, lim), behind...))
 	out := Verdict{State: Healthy, Also: []string{}, Notes: notes}
 	all := slices.Concat(broken, behind)
 	switch {
@@ -109,9 +109,13 @@ func late(v *View, lim Limits) []reason {
 	return out
 }
 
-// once keeps the first reason of each stream: one hold-up shows in several ways.
-func once(v *View, all []reason) []reason {
+// once keeps the first reason of each stream that nothing in before names: one
+// hold-up shows in several ways.
+func once(v *View, before, all []reason) []reason {
 	said := map[string]bool{}
+	for _, s := range v.Streams {
+		said[s.Name] = slices.ContainsFunc(before, func(r reason) bool { return strings.Contains(r.because, s.Name) })
+	}
 	return slices.DeleteFunc(all, func(r reason) bool {
 		for _, s := range v.Streams {
 			if strings.Contains(r.because, s.Name) {

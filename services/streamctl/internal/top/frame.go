@@ -282,7 +282,7 @@ func (f *sheet) backfill(v *road.View) {
 	case b.Rate == 0:
 		left = "no repository was finished in the last minutes"
 	}
-	f.line("", "backfill %s %.1f%%  %s of %s, %s", bar(share, 20), share*100, render.Count(b.Done), render.Count(b.Total), left)
+	f.line("", "backfill %s %.1f%%, %s, %s of %s", bar(share, 20), share*100, left, render.Count(b.Done), render.Count(b.Total))
 	f.gap()
 }
 
@@ -294,7 +294,7 @@ func (f *sheet) consumers(v *road.View, s state) {
 	name := 22 + min(max(f.width-80, 0)/2, 20)
 	title := "CONSUMER"
 	if s.only {
-		title = render.Clip("CONSUMER OF "+s.chosen, name)
+		title = render.Clip("READ "+s.chosen, name-2)
 	}
 	f.line(dim, "  %s %s %s %s  %s", fit(title, name-2), fit("STATE", 8), right("WORK", 7), right("LAST READ", 10), "STREAMS")
 	n := 0
