@@ -17,5 +17,6 @@ make_secret() { # NAME VALUE
 make_secret redis_password "$(random)"
 make_secret postgres_password "$(random)"
 make_secret grafana_password "$(random)"
+make_secret console_token "$(random)"
 make_secret redis_url "redis://:$(<"$dir/redis_password")@redis:6379"
 make_secret database_url "postgres://sluice:$(<"$dir/postgres_password")@postgres:5432/bsky?sslmode=disable"
