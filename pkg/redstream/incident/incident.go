@@ -54,38 +54,43 @@ func (o Options) withDefaults() Options {
 // Outcome is what came of one side.
 type Outcome struct {
 	// In entries were appended; Indexed of them were processed at least once.
-	In, Indexed int
+	In      int `json:"in"`
+	Indexed int `json:"indexed"`
 	// Lost entries were not processed and never will be: they are gone, or
 	// acknowledged.
-	Lost int
+	Lost int `json:"lost"`
 	// Stuck entries are still there, and nobody works on them.
-	Stuck int
+	Stuck int `json:"stuck"`
 	// Idle consumers run and get nothing, while there is work.
-	Idle int
+	Idle int `json:"idle"`
 	// Phantoms are pending ids without an entry.
-	Phantoms int
+	Phantoms int `json:"phantoms"`
 	// Length is the sum of the lengths of the streams.
-	Length int
+	Length int `json:"length"`
 	// Waiting producers stand at the mark.
-	Waiting int
+	Waiting int `json:"waiting"`
 	// Took is the time until the side came to rest.
-	Took time.Duration
+	Took time.Duration `json:"took_ns"`
 }
 
 // Story is what came of one side before and after the operator acted.
-type Story struct{ Before, After Outcome }
+type Story struct {
+	Before Outcome `json:"before"`
+	After  Outcome `json:"after"`
+}
 
 // Check is one criterion of the report, judged on our side.
 type Check struct {
-	Name   string
-	OK     bool
-	Detail string
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
 }
 
 // Result is both sides and the criteria.
 type Result struct {
-	Report, Ours Story
-	Checks       []Check
+	Report Story   `json:"report"`
+	Ours   Story   `json:"ours"`
+	Checks []Check `json:"checks"`
 }
 
 // Err says what of our side does not hold.

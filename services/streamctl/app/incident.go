@@ -30,8 +30,9 @@ func (t *tool) incidentCmd() *cobra.Command {
 	return cmd
 }
 
-// minIncident is the least number of entries with which everything happens.
-const minIncident = 1000
+// minIncident is the least number of entries with which everything happens:
+// with fewer some consumer gets none.
+const minIncident = 3000
 
 func (t *tool) incident(ctx context.Context, entries int, verbose bool) error {
 	if entries < minIncident {
