@@ -72,3 +72,29 @@ func State(err error) string {
 	}
 	return ""
 }
+
+// elsewhere are the SQLSTATEs, or their classes, that no value of a statement
+// brings about: the way to the server, its limits, its operator, another
+// transaction. Not among them: out_of_memory (53200), which a smaller statement
+// may avoid, a statement that was too slow (57014), and a server that crashed
+// (57P02).
+var elsewhere = map[string]bool{
+	"08": true, "58": true, "40": true,
+	"25006": true, "26000": true, "42P05": true,
+	"53000": true, "53100": true, "53300": true, "53400": true,
+	"55P03": true, "57P01": true, "57P03": true, "57P05": true,
+}
+
+// Elsewhere says that err has its cause outside the statement and its values:
+// the same will work once the trouble is over, and nothing is gained by trying
+// a part of it.
+func Elsewhere(err error) bool {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
+	}
+	code := State(err)
+	if len(code) != 5 || ClassOf(code) != fault.Transient {
+		return false
+	}
+	return elsewhere[code] || elsewhere[code[:2]]
+}

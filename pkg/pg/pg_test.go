@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/common/expfmt"
@@ -165,6 +166,39 @@ func TestClassifyOnARealServer(t *testing.T) {
 		require.Error(t, err, sql)
 		require.Equal(t, want, fault.ClassOf(pg.Classify(err)), sql)
 		require.Len(t, pg.State(err), 5)
+	}
+}
+
+func TestElsewhere(t *testing.T) {
+	t.Parallel()
+	server := testkit.StartPostgres(t, "max_connections=4", "superuser_reserved_connections=0")
+	var held []*pgxpool.Pool
+	var err error
+	for range 5 {
+		var pool *pgxpool.Pool
+		if pool, err = pgxpool.New(t.Context(), server.URL); err != nil {
+			break
+		}
+		held = append(held, pool)
+		if err = pool.Ping(t.Context()); err != nil {
+			break
+		}
+	}
+	require.Equal(t, "53300", pg.State(err))
+	require.True(t, pg.Elsewhere(fmt.Errorf("begin: %w", err)))
+	_, err = held[0].Exec(t.Context(), "SET statement_timeout = 1; SELECT pg_sleep(1)")
+	require.Equal(t, "57014", pg.State(err))
+	require.False(t, pg.Elsewhere(err))
+	_, err = held[1].Exec(t.Context(), "SELECT 1/0")
+	require.False(t, pg.Elsewhere(err))
+	for _, pool := range held {
+		pool.Close()
+	}
+	server.Kill()
+	_, err = pgx.Connect(t.Context(), server.URL)
+	require.True(t, pg.Elsewhere(err))
+	for code, want := range map[string]bool{"53200": false, "53100": true, "40P01": true, "40002": false, "40001": true, "57P02": false, "57P01": true, "23505": false, "": false} {
+		require.Equal(t, want, pg.Elsewhere(&pgconn.PgError{Code: code}), code)
 	}
 }
 

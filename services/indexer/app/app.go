@@ -178,7 +178,7 @@ func (a *App) pipelines(consumer string, d proc.Deps, to index.Sinks, m *index.M
 	member := redstream.ConsumerConfig{
 		Group: a.cfg.Group, Consumer: consumer, ClaimIdle: a.cfg.ClaimIdle, MaxDeliveries: a.cfg.MaxDeliveries,
 	}
-	base := index.Config{Consumer: member, Batch: a.cfg.BatchSize, Grace: d.Grace, Ping: a.ping}
+	base := index.Config{Consumer: member, Batch: a.cfg.BatchSize, Grace: d.Grace, Ping: a.ping, Elsewhere: pg.Elsewhere}
 	if a.events() {
 		if err := a.eventPipelines(base, d, to, m); err != nil {
 			return err

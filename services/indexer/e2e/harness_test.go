@@ -135,6 +135,12 @@ func (s *suite) append(stream string, items []redstream.Item) {
 	s.last[stream] = stats.LastID
 }
 
+// passed says whether every group is done with all that was sent to a stream.
+func (s *suite) passed(stream string) bool {
+	floor, _, err := s.client.Floor(s.t.Context(), stream)
+	return err == nil && redstream.CompareIDs(floor, s.last[stream]) > 0
+}
+
 // wait asks an indexer until everything sent is in the tables.
 func (s *suite) wait(in *instance) {
 	s.t.Helper()

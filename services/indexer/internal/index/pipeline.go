@@ -55,6 +55,9 @@ type Config struct {
 	CheckAgain, CheckLimit time.Duration
 	// Ping says whether the database answers.
 	Ping func(context.Context) error
+	// Elsewhere, if set, says that a transient error has nothing to do with what
+	// was to be applied. It is waited out, however long it takes.
+	Elsewhere func(error) bool
 	// Ordered applies in the order of the stream while the pipeline keeps up.
 	Ordered bool
 	// Yield, if set, holds a batch back while more urgent work waits.
@@ -348,7 +351,8 @@ func (p *Pipeline[T]) attempt(ctx context.Context, batch []entry[T]) error {
 var errHandOver = errors.New("no time left to apply")
 
 // retry repeats a step until it is durable, the attempts are used up, or no
-// time is left. While the database does not answer, attempts do not count.
+// time is left. While the database does not answer, or is in trouble that no
+// entry can be the cause of, attempts do not count.
 func (p *Pipeline[T]) retry(ctx context.Context, step func(context.Context) error) error {
 	backoff := fault.Backoff{Initial: 50 * time.Millisecond, Max: 5 * time.Second}
 	for attempt, counted := 1, 0; ; attempt++ {
@@ -364,7 +368,7 @@ func (p *Pipeline[T]) retry(ctx context.Context, step func(context.Context) erro
 			return err
 		}
 		p.metrics.retried()
-		if p.breaker.answers(ctx) {
+		if p.breaker.answers(ctx) && !p.elsewhere(err) {
 			if counted++; counted >= p.cfg.Attempts {
 				return err
 			}
@@ -375,6 +379,10 @@ func (p *Pipeline[T]) retry(ctx context.Context, step func(context.Context) erro
 			return errHandOver
 		}
 	}
+}
+
+func (p *Pipeline[T]) elsewhere(err error) bool {
+	return p.cfg.Elsewhere != nil && p.cfg.Elsewhere(err)
 }
 
 // finish acknowledges what is durable.
