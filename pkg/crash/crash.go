@@ -24,6 +24,7 @@ const (
 	AfterAckBeforeTrim     = "after_ack_before_trim"
 	AfterChunkBeforeNext   = "after_chunk_before_next"
 	AfterRepoBeforeAck     = "after_repo_before_ack"
+	AfterStateBeforeSettle = "after_state_before_settle"
 	AfterParkBeforeAck     = "after_park_before_ack"
 	AfterPageBeforeCursor  = "after_page_before_cursor"
 	AfterFoldBeforeCommit  = "after_fold_before_commit"

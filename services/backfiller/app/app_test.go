@@ -22,6 +22,7 @@ import (
 	"sluice/pkg/proc"
 	"sluice/pkg/redstream"
 	"sluice/pkg/testkit"
+	"sluice/pkg/testkit/repo"
 	"sluice/pkg/testkit/simnet"
 	"sluice/pkg/testkit/world"
 )
@@ -129,7 +130,7 @@ func (p *program) ended(limit time.Duration) *os.ProcessState {
 	p.t.Helper()
 	select {
 	case <-p.done:
-	case <-time.After(limit):
+	case <-time.After(3 * limit): // limits are for an idle machine
 		p.t.Fatalf("still running after %s:\n%s", limit, p.text())
 	}
 	return p.cmd.ProcessState
@@ -165,7 +166,7 @@ func newSite(t *testing.T) *site {
 	t.Helper()
 	url, prefix := testkit.Redis(t)
 	s := &site{t: t, url: url, prefix: prefix}
-	s.net = simnet.Start(t, simnet.Options{World: world.Options{Seed: 3, Accounts: 40, Records: 6000, PDS: 2, NoAccountEvents: true}})
+	s.net = simnet.Start(t, simnet.Options{World: world.Options{Seed: 3, Accounts: 40, Records: 3000, PDS: 2, NoAccountEvents: true}})
 	var err error
 	s.redis, err = redstream.Open(t.Context(), redstream.Config{URL: url, KeyPrefix: prefix}, nil, nil)
 	require.NoError(t, err)
@@ -190,7 +191,12 @@ func (s *site) enumerate() {
 // finished says that both groups have nothing left.
 func (s *site) finished() bool {
 	st, err := s.redis.Stats(s.t.Context(), "repo_backfill", "repo_backfill_group", "repo_backfill_group_urgent")
-	return err == nil && len(st.Groups) == 2 && st.Lag == 0 && st.Pending == 0
+	if err != nil || len(st.Groups) != 2 || st.Lag != 0 || st.Pending != 0 {
+		return false
+	}
+	n, err := s.redis.NewDelayed("repo_backfill:delayed", "repo_backfill").Len(s.t.Context())
+	after, still := s.redis.Stats(s.t.Context(), "repo_backfill")
+	return err == nil && still == nil && n == 0 && after.Added == st.Added
 }
 
 // complete compares the output with the truth.
@@ -224,25 +230,73 @@ func (s *site) complete() {
 	}
 }
 
-// The process is killed between two durable steps, several times; whoever
-// comes after it completes the work.
+// The process is killed between two durable steps, several times, on the road
+// of a good repository and on those of one that fails, is gone or is given up;
+// whoever comes after it completes the work.
 func TestKilledAtEveryPoint(t *testing.T) {
 	t.Parallel()
-	for _, point := range []string{crash.AfterChunkBeforeNext, crash.AfterRepoBeforeAck} {
-		t.Run(point, func(t *testing.T) {
+	for _, c := range []struct {
+		point, faults string
+		every         int
+	}{
+		{crash.AfterReadBeforeAdd, "", 3},
+		{crash.AfterChunkBeforeNext, "", 3},
+		{crash.AfterRepoBeforeAck, "", 3},
+		{crash.AfterStateBeforeSettle, "pds_5xx=9/2,pds_truncated_car=9/3,pds_missing_block=9/2,pds_wrong_signature=9/4", 2},
+	} {
+		t.Run(c.point, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
+			require.NoError(t, s.net.Faults.Apply(c.faults))
 			s.enumerate()
 			for visit := range 3 {
-				p := run(t, s.url, s.prefix, s.net, fmt.Sprintf("%s=%s:%d", crash.Env, point, 2+3*visit))
-				require.True(t, killed(p.ended(30*time.Second)), "died at %s", point)
+				p := run(t, s.url, s.prefix, s.net, fmt.Sprintf("%s=%s:%d", crash.Env, c.point, 2+c.every*visit))
+				require.True(t, killed(p.ended(30*time.Second)), "died at %s", c.point)
 			}
 			require.False(t, s.finished())
-			run(t, s.url, s.prefix, s.net)
+			run(t, s.url, s.prefix, s.net, "BACKFILLER_MAX_RETRIES=20")
 			eventually(t, 40*time.Second, "all done", s.finished)
 			s.complete()
+			for fault := range strings.SplitSeq(c.faults, ",") {
+				if name, _, _ := strings.Cut(fault, "="); name != "" {
+					require.Positive(t, s.net.Faults.Fired(name), name)
+				}
+			}
 		})
 	}
+}
+
+// A kill between the state of a repository that is gone, or given up, and the
+// end of its job: the next process ends it the same way, once.
+func TestKilledBeforeAJobIsGivenUp(t *testing.T) {
+	t.Parallel()
+	url, prefix := testkit.Redis(t)
+	gone, broken := millDID(1), millDID(2)
+	m := newMill(t, func(w http.ResponseWriter, b repo.Bulk) {
+		if b.DID == gone {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"error":"RepoTakendown"}`)
+			return
+		}
+		_, _ = io.WriteString(w, "no archive")
+	})
+	redis := openRedis(t, url, prefix)
+	m.enumerate(t, redis, 3)
+	for range 3 {
+		p := m.start(t, url, prefix, crash.Env+"="+crash.AfterStateBeforeSettle, "BACKFILLER_MAX_RETRIES=0", "BACKFILLER_CLAIM_IDLE_SECS=1")
+		require.True(t, killed(p.ended(30*time.Second)))
+	}
+	p := m.start(t, url, prefix, "BACKFILLER_MAX_RETRIES=0", "BACKFILLER_CLAIM_IDLE_SECS=1")
+	q := redis.DeadLetters("repo_backfill", "repo_backfill_dlq")
+	s := &site{t: t, redis: redis}
+	eventually(t, 30*time.Second, "all ended", s.finished)
+	n, err := q.Len(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 2, n, "each once")
+	values, err := redis.NewRegister("repo_backfill", ":state", 1<<19).Get(t.Context(), strings.TrimPrefix(gone, "did:plc:"), strings.TrimPrefix(broken, "did:plc:"))
+	require.NoError(t, err)
+	require.Equal(t, []string{"g repo_takendown", "f body_cut"}, values, p.text())
 }
 
 // Every setting comes by the environment of the contracts alone; the admin

@@ -87,6 +87,7 @@ func (e *emitter) flush(ctx context.Context) error {
 	if err := e.hold(ctx); err != nil {
 		return err
 	}
+	crash.Point(crash.AfterReadBeforeAdd)
 	start := time.Now()
 	if err := e.append(ctx, e.items); err != nil {
 		return fmt.Errorf("append %d events of %s: %w", len(e.items), e.base.DID, err)

@@ -82,6 +82,7 @@ func (s *settler) gone(ctx context.Context, t *task, f *RepoError) {
 	if !s.record(ctx, t, Record{State: StateGone, Rev: t.known.Rev, Reason: string(f.Reason)}) {
 		return
 	}
+	crash.Point(crash.AfterStateBeforeSettle)
 	t.from.consumer.Ack(t.delivery)
 	s.m.settled.WithLabelValues(endGone).Inc()
 	s.tally.add("gone", 1)
@@ -98,6 +99,7 @@ func (s *settler) retry(ctx context.Context, t *task, f *RepoError, notBefore ti
 	if !s.record(ctx, t, Record{State: StateWaiting, Rev: t.known.Rev, Reason: string(f.Reason)}) {
 		return
 	}
+	crash.Point(crash.AfterStateBeforeSettle)
 	wait := fault.Backoff{Initial: s.cfg.Initial, Max: s.cfg.MaxBackoff}.Delay(t.attempts + 1)
 	at := time.Now().Add(max(wait, f.RetryAfter))
 	if notBefore.After(at) {
@@ -128,6 +130,7 @@ func (s *settler) dead(ctx context.Context, t *task, reason string, f *RepoError
 	if !s.record(ctx, t, Record{State: StateFailed, Rev: t.known.Rev, Reason: string(f.Reason)}) {
 		return
 	}
+	crash.Point(crash.AfterStateBeforeSettle)
 	if !s.park(ctx, t, reason, f) {
 		return
 	}
