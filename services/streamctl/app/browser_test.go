@@ -168,6 +168,7 @@ func (p *page) fits() {
 		const wide = document.documentElement.clientWidth;
 		const out = document.documentElement.scrollWidth > wide ? ['the page is ' + document.documentElement.scrollWidth + ' wide'] : [];
 		for (const e of document.querySelectorAll('main *')) {
+			if (!e.checkVisibility()) continue;
 			const r = e.getBoundingClientRect();
 			const c = getComputedStyle(e);
 			if (r.width > 1 && r.right > wide + 1 && c.clipPath === 'none') out.push(e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 40) + ' ends at ' + r.right);

@@ -33,7 +33,7 @@ func TestConsoleInABrowser(t *testing.T) {
 			"healthy", healthyStage,
 			[]string{
 				"Healthy", "3 reading", "2 reading", "bsky.network", "listed to the end", "Nothing is parked", "checks are fine",
-				"215 M records", "of 4,500 repositories", "left at", "indexer-3",
+				"215 M records", "the backfill has done 2,600 of", "left at", "indexer-3",
 			},
 			[]string{"heading: Healthy", "table: Streams", "table: Consumers", "meter: fill of firehose_live", "meter: repositories done", "button: Actions locked"},
 			"● Healthy – sluice",
