@@ -124,13 +124,26 @@ func TestBackfillHostileRepositories(t *testing.T) {
 	require.Less(t, grown, int64(256<<20))
 	require.NoError(t, x.stop())
 	r.sameAsTruth(n)
+	want := map[Reason]int{}
 	for _, a := range n.Truth().Accounts {
 		if a.Hostile == "" {
 			continue
 		}
+		end, known := hostileEnds[a.Hostile]
+		require.True(t, known, a.Hostile)
 		got := r.state(a.DID)
-		t.Logf("%-20s %s", a.Hostile, got)
-		require.Contains(t, []State{StateFailed, StateDone}, got.State, a.Hostile)
+		state := StateFailed
+		if end.reason == "" {
+			state = StateDone
+		} else {
+			want[end.reason] += end.attempts
+		}
+		require.Equal(t, state, got.State, a.Hostile)
+		require.Equal(t, string(end.reason), got.Reason, a.Hostile)
 		require.Positive(t, n.Faults.Fired("hostile_"+a.Hostile), a.Hostile)
 	}
+	for reason, attempts := range want {
+		require.InDelta(t, attempts, x.metric("sluice_backfill_attempts_total", string(reason)), 0, "%s is counted once an attempt", reason)
+	}
+	require.EqualValues(t, 2, x.rejected(), "records with a key twice and without end")
 }
