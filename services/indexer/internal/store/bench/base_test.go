@@ -36,11 +36,11 @@ func basePost(i, accounts int) ref {
 }
 
 const baseFunctions = `SET search_path TO bsky, public;
-CREATE FUNCTION pg_temp.letters(s text) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT translate(md5(s), '0189', 'wxyz')$$;
-CREATE FUNCTION pg_temp.did(i int) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT 'did:plc:' || left(pg_temp.letters('a' || i), 24)$$;
-CREATE FUNCTION pg_temp.cid(n text) RETURNS text LANGUAGE sql IMMUTABLE AS
+CREATE OR REPLACE FUNCTION pg_temp.letters(s text) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT translate(md5(s), '0189', 'wxyz')$$;
+CREATE OR REPLACE FUNCTION pg_temp.did(i int) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT 'did:plc:' || left(pg_temp.letters('a' || i), 24)$$;
+CREATE OR REPLACE FUNCTION pg_temp.cid(n text) RETURNS text LANGUAGE sql IMMUTABLE AS
 $$SELECT 'bafyreia' || left(pg_temp.letters(n) || pg_temp.letters(n || 'b'), 50) || 'a'$$;
-CREATE FUNCTION pg_temp.uri(i int, collection text, n text) RETURNS text LANGUAGE sql IMMUTABLE AS
+CREATE OR REPLACE FUNCTION pg_temp.uri(i int, collection text, n text) RETURNS text LANGUAGE sql IMMUTABLE AS
 $$SELECT 'at://' || pg_temp.did(i) || '/' || collection || '/3k' || left(pg_temp.letters(n), 11)$$;
 `
 

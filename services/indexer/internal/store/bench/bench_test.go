@@ -34,6 +34,7 @@ var (
 	rounds    = flag.Int("rounds", 3, "turns; the median ratio counts")
 	size      = flag.Int("batch", 500, "changes of a batch")
 	seconds   = flag.Int("seconds", 20, "how long the way by statement runs")
+	memory    = flag.Int("memory", 200000, "records of TestMemory")
 	serverURL = flag.String("server", "", "a PostgreSQL that runs already, instead of one with the settings of production")
 )
 
@@ -128,17 +129,24 @@ func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 // long it took.
 func (w *workbench) apply(t *testing.T, changes []store.Change) time.Duration {
 	t.Helper()
-	split := make([][]store.Change, *lanes)
+	start := time.Now()
+	w.applyWith(t, []*store.Store{w.store}, changes, *lanes)
+	return time.Since(start)
+}
+
+// applyWith shares the accounts between some indexers with some lanes each.
+func (w *workbench) applyWith(t *testing.T, stores []*store.Store, changes []store.Change, lanes int) {
+	t.Helper()
+	split := make([][]store.Change, lanes*len(stores))
 	for _, c := range changes {
 		h := fnv.New32a()
 		_, _ = h.Write([]byte(c.Event.DID))
-		k := int(h.Sum32()) % *lanes
+		k := int(h.Sum32()) % len(split)
 		split[k] = append(split[k], c)
 	}
-	start := time.Now()
 	g, ctx := errgroup.WithContext(t.Context())
-	for _, mine := range split {
-		g.Go(func() error { return w.applyLane(ctx, mine) })
+	for k, mine := range split {
+		g.Go(func() error { return applyLane(ctx, stores[k%len(stores)], mine) })
 	}
 	background, stop := context.WithCancel(ctx)
 	var bg errgroup.Group
@@ -155,12 +163,15 @@ func (w *workbench) apply(t *testing.T, changes []store.Change) time.Duration {
 			break
 		}
 	}
-	return time.Since(start)
 }
 
 func (w *workbench) applyLane(ctx context.Context, mine []store.Change) error {
+	return applyLane(ctx, w.store, mine)
+}
+
+func applyLane(ctx context.Context, st *store.Store, mine []store.Change) error {
 	for batch := range slices.Chunk(mine, *size) {
-		out, err := w.store.Apply(ctx, batch)
+		out, err := st.Apply(ctx, batch)
 		if err != nil {
 			return err
 		}

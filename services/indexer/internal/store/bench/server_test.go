@@ -34,11 +34,15 @@ type server struct {
 	made  int
 }
 
-// startServer starts one; -server names one that runs already.
+// startServer starts one; -server names one that runs already. What is not
+// measured uses that of the other tests.
 func startServer(t *testing.T) *server {
 	t.Helper()
 	s := &server{url: *serverURL}
-	if s.url == "" {
+	switch {
+	case !*measure:
+		s.url, _ = testkit.Postgres(t)
+	case s.url == "":
 		s.url = testkit.StartPostgres(t, productionSettings(t)...).URL
 	}
 	s.admin = openPool(t, s.url)
@@ -59,9 +63,6 @@ func productionSettings(t *testing.T) []string {
 	text, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "..", "deploy", "postgres", "postgresql.conf"))
 	require.NoError(t, err)
 	out := []string{"fsync=on"}
-	if !*measure {
-		out[0] = "fsync=off"
-	}
 	for line := range strings.Lines(string(text)) {
 		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
 		name, value = strings.TrimSpace(name), strings.Trim(strings.TrimSpace(value), "'")
@@ -83,8 +84,8 @@ type workbench struct {
 func (s *server) database(t *testing.T, template string) *workbench {
 	t.Helper()
 	s.made++
-	name := fmt.Sprintf("bench_%d_%d", os.Getpid(), s.made)
-	_, err := s.admin.Exec(t.Context(), "CREATE DATABASE "+name+" TEMPLATE "+template+" STRATEGY FILE_COPY")
+	name := databaseName(strconv.Itoa(s.made))
+	_, err := s.admin.Exec(t.Context(), "CREATE DATABASE "+name+" TEMPLATE "+databaseName(template)+" STRATEGY FILE_COPY")
 	require.NoError(t, err)
 	u, err := url.Parse(s.url)
 	require.NoError(t, err)
@@ -94,6 +95,8 @@ func (s *server) database(t *testing.T, template string) *workbench {
 	t.Cleanup(func() { s.drop(w, name) })
 	return w
 }
+
+func databaseName(name string) string { return fmt.Sprintf("bench_%d_%s", os.Getpid(), name) }
 
 // newStore is another indexer on the database.
 func (w *workbench) newStore(t *testing.T) *store.Store {
@@ -116,6 +119,7 @@ func (s *server) close(w *workbench) { s.drop(w, w.pool.Config().ConnConfig.Data
 // template makes a database with the AppView's tables, filled by statements.
 func (s *server) template(t *testing.T, name string, fill ...string) {
 	t.Helper()
+	name = databaseName(name)
 	_, err := s.admin.Exec(t.Context(), "CREATE DATABASE "+name)
 	require.NoError(t, err)
 	t.Cleanup(func() { _, _ = s.admin.Exec(context.Background(), "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") })
