@@ -5,6 +5,7 @@ import (
 	"context"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -19,6 +20,12 @@ type Server struct {
 	Policy string
 	// UsedMemory counts towards MaxMemory; MaxMemory 0 is no limit. Bytes.
 	UsedMemory, MaxMemory int64
+	// AOF says that what was written survives a crash of the server, but for the
+	// last moment.
+	AOF bool
+	// ClockSkew is our clock minus its own, give or take a tenth of a second. Ids
+	// of entries, and with them ages and lag, are by its clock.
+	ClockSkew time.Duration
 	// Features names what later servers have and this one knows: the commands
 	// XACKDEL, XDELEX, XNACK, XCFGSET, and the options "XTRIM ACKED" and
 	// "XREADGROUP CLAIM". They are reported only: the library does without them.
@@ -55,27 +62,28 @@ var newer = []string{"XACKDEL", "XDELEX", "XNACK", "XCFGSET"}
 func (c *Client) inspectNode(ctx context.Context, addr string, node rueidis.Client) (Server, error) {
 	once, cancel := attempt(ctx)
 	defer cancel()
+	before := time.Now()
 	rs := node.DoMulti(once,
-		node.B().Info().Section("server").Build(),
-		node.B().Info().Section("memory").Build(),
+		node.B().Info().Section("server").Section("memory").Section("persistence").Build(),
 		node.B().CommandInfo().CommandName(newer...).Build(),
 		node.B().CommandDocs().CommandName("XTRIM", "XREADGROUP").Build())
-	text := make([]string, 2)
-	for i := range text {
-		var err error
-		if text[i], err = rs[i].ToString(); err != nil {
-			return Server{}, classify("info", addr, err)
-		}
+	text, err := rs[0].ToString()
+	if err != nil {
+		return Server{}, classify("info", addr, err)
 	}
-	s := serverOf(infoFields(text[0] + "\n" + text[1]))
-	if known, err := rs[2].ToArray(); err == nil {
+	info := infoFields(text)
+	s := serverOf(info)
+	if usec, err := strconv.ParseInt(info["server_time_usec"], 10, 64); err == nil {
+		s.ClockSkew = before.Add(time.Since(before) / 2).Sub(time.UnixMicro(usec))
+	}
+	if known, err := rs[1].ToArray(); err == nil {
 		for i, m := range known {
 			if !m.IsNil() && i < len(newer) {
 				s.Features = append(s.Features, newer[i])
 			}
 		}
 	}
-	s.Features = append(s.Features, options(rs[3], "XTRIM ACKED", "XREADGROUP CLAIM")...)
+	s.Features = append(s.Features, options(rs[2], "XTRIM ACKED", "XREADGROUP CLAIM")...)
 	return s, nil
 }
 
@@ -122,7 +130,7 @@ func hasToken(m rueidis.RedisMessage, token string) bool {
 }
 
 func serverOf(info map[string]string) Server {
-	s := Server{Product: "redis", Version: info["redis_version"], Policy: info["maxmemory_policy"]}
+	s := Server{Product: "redis", Version: info["redis_version"], Policy: info["maxmemory_policy"], AOF: info["aof_enabled"] == "1"}
 	if v, ok := info["valkey_version"]; ok {
 		s.Product, s.Version = "valkey", v
 	}

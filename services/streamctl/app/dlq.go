@@ -69,6 +69,9 @@ func (t *tool) dlqCmd() *cobra.Command {
 }
 
 func (t *tool) letters(ctx context.Context, stream string) (*redstream.DLQ, error) {
+	if stream == t.settings.DeadLetters {
+		stream = t.settings.Jobs
+	}
 	stream, err := t.stream(strings.TrimSuffix(stream, "_dlq"))
 	if err != nil {
 		return nil, err
@@ -77,7 +80,7 @@ func (t *tool) letters(ctx context.Context, stream string) (*redstream.DLQ, erro
 	if err != nil {
 		return nil, err
 	}
-	return redis.DeadLetters(stream, ""), nil
+	return redis.DeadLetters(stream, t.settings.topology().Letters(stream)), nil
 }
 
 func (t *tool) dlqReasons(ctx context.Context) error {

@@ -94,7 +94,7 @@ func (t *tool) examineStreams(ctx context.Context, redis *redstream.Client, p *d
 		}
 		p.EntryBytes[s.Name] = averageBytes(entries)
 		if s.DeadLetters > 0 {
-			if p.Reasons[s.Name], err = redis.DeadLetters(s.Name, "").Reasons(ctx); err != nil {
+			if p.Reasons[s.Name], err = redis.DeadLetters(s.Name, p.Topology.Letters(s.Name)).Reasons(ctx); err != nil {
 				return err
 			}
 		}

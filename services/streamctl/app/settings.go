@@ -49,7 +49,7 @@ const liveStream = "firehose_live"
 func (s Settings) topology() status.Topology {
 	return status.Topology{
 		Live: liveStream, Backfill: s.Output, Labels: s.LabelStream, Jobs: s.Jobs,
-		Group: s.Group, LabelGroup: s.LabelGroup, JobGroup: s.JobGroup,
+		Group: s.Group, LabelGroup: s.LabelGroup, JobGroup: s.JobGroup, JobLetters: s.DeadLetters,
 	}
 }
 

@@ -139,7 +139,7 @@ func (t *tool) search(ctx context.Context, redis *redstream.Client, stream, did,
 		}
 		from = "(" + page[len(page)-1].ID
 	}
-	q := redis.DeadLetters(stream, "")
+	q := redis.DeadLetters(stream, t.settings.topology().Letters(stream))
 	for after := ""; ; {
 		page, err := q.List(ctx, after, 500)
 		if err != nil || len(page) == 0 {

@@ -68,13 +68,17 @@ const (
 	oldTx      = 5 * time.Minute
 	skew       = 2 * time.Second
 	fullShare  = 0.85
+	idle       = 30 * time.Second
+	muchWork   = 1000
+	// spare is how many connections of an indexer are not for its lanes.
+	spare = 4
 )
 
 // Examine runs every check and returns the findings, the worst first.
 func Examine(p *Patient) []Finding {
 	var all []Finding
 	for _, check := range []func(*Patient) []Finding{
-		consumers, shrinking, phantoms, groups, floors, pending, marks, memory, letters, database, locks, backlog, versions,
+		consumers, idlers, orphans, shrinking, phantoms, groups, floors, pending, marks, memory, clock, letters, database, locks, backlog, versions,
 	} {
 		all = append(all, check(p)...)
 	}
@@ -134,19 +138,9 @@ func consumers(p *Patient) []Finding {
 					})
 				case c.Alive:
 					alive++
-				case c.Pending > 0 && c.Idle > oldPending:
+				case c.Pending == 0:
 					out = append(out, Finding{
-						Bad, check, fmt.Sprintf("%s is dead and holds %s entries for %s", where, render.Count(c.Pending), render.Age(c.Idle)),
-						"nobody takes its entries over: no other member of the group runs", "start an indexer or backfiller of this group",
-					})
-				case c.Pending > 0:
-					out = append(out, Finding{
-						Info, check, fmt.Sprintf("%s is gone and holds %s entries", where, render.Count(c.Pending)),
-						"they are taken over after the claim time", "",
-					})
-				default:
-					out = append(out, Finding{
-						Info, check, fmt.Sprintf("%s is gone, with nothing pending", where),
+						Info, check, fmt.Sprintf("%s is dead, with nothing pending", where),
 						"its name is removed by itself after a while", "streamctl repair removes it now",
 					})
 				}
@@ -163,13 +157,59 @@ func consumers(p *Patient) []Finding {
 	return good(out, check, fmt.Sprintf("all %d readers were active within %s", active, silent))
 }
 
+// idlers finds who reads, and gets nothing, while entries wait for its group: that was
+// how consumers that stayed in their own history looked.
+func idlers(p *Patient) []Finding {
+	const check = "idle consumers"
+	var out []Finding
+	for _, s := range p.Last.Streams {
+		if s.Name == p.Topology.Jobs {
+			continue // a closed gate, or a pause, keeps the backfillers from reading
+		}
+		for _, g := range s.Groups {
+			for _, c := range g.Consumers {
+				if c.Alive && c.Asked <= silent && c.Pending == 0 && c.Idle > idle && g.Lag > muchWork {
+					out = append(out, Finding{
+						Warn, check, fmt.Sprintf("%s of %s on %s has got nothing for %s, though %s entries wait", c.Name, g.Name, s.Name, render.Age(c.Idle), render.Count(g.Lag)),
+						"it asks, and asks for something else: its own history, or with other settings", "see its log and streamctl config of its environment; restart it",
+					})
+				}
+			}
+		}
+	}
+	return good(out, check, "every reader gets its share")
+}
+
+// orphans are entries of consumers that are dead.
+func orphans(p *Patient) []Finding {
+	const check = "orphans"
+	var out []Finding
+	for _, s := range p.Last.Streams {
+		for _, g := range s.Groups {
+			for _, c := range g.Consumers {
+				if c.Alive || c.Pending == 0 {
+					continue
+				}
+				f := Finding{
+					Info, check, fmt.Sprintf("%s of %s on %s is dead and holds %s entries for %s", c.Name, g.Name, s.Name, render.Count(c.Pending), render.Age(c.Idle)),
+					"they are taken over after the claim time", "",
+				}
+				if c.Idle > oldPending {
+					f.Level, f.Means, f.Do = Bad, "nobody takes its entries over: no other member of the group runs", "start an indexer or backfiller of this group; never XGROUP DELCONSUMER, which loses them"
+				}
+				out = append(out, f)
+			}
+		}
+	}
+	return good(out, check, "no entry belongs to a dead consumer")
+}
+
 func shrinking(p *Patient) []Finding {
 	const check = "streams shrink"
 	var out []Finding
 	for _, s := range p.Last.Streams {
 		first := p.First.Find(s.Name)
-		idle := s.Length == 0 || first.Length == 0 || s.Out != 0
-		if idle {
+		if s.Length == 0 || first.Length == 0 || s.Out != 0 {
 			continue
 		}
 		f := Finding{
@@ -205,8 +245,12 @@ func groups(p *Patient) []Finding {
 	for _, s := range p.Last.Streams {
 		for _, g := range s.Groups {
 			if g.Unknown {
+				who := "abandoned: nobody reads for it"
+				if i := slices.IndexFunc(g.Consumers, func(c redstream.ConsumerStats) bool { return c.Alive || c.Idle < oldPending }); i >= 0 {
+					who = "read by " + g.Consumers[i].Name
+				}
 				out = append(out, Finding{
-					Bad, check, fmt.Sprintf("unknown group %s on %s, %s behind", g.Name, s.Name, render.Count(g.Lag)),
+					Bad, check, fmt.Sprintf("unknown group %s on %s, %s behind, %s", g.Name, s.Name, render.Count(g.Lag), who),
 					"nothing that it has not read is trimmed: the stream grows for ever", fmt.Sprintf("if nobody needs it: redis-cli XGROUP DESTROY %s %s", s.Name, g.Name),
 				})
 			}

@@ -48,6 +48,26 @@ func memory(p *Patient) []Finding {
 	return good(out, check, fmt.Sprintf("%s of %s used, noeviction", render.Bytes(srv.UsedMemory), render.Bytes(srv.MaxMemory)))
 }
 
+// clock compares ours with those of the servers, and judges what Redis keeps.
+func clock(p *Patient) []Finding {
+	const check = "redis clock and disk"
+	var out []Finding
+	srv := p.Last.Server
+	if d := srv.ClockSkew.Abs(); d > skew {
+		out = append(out, Finding{
+			Warn, check, fmt.Sprintf("the clock of Redis differs from ours by %s", render.Age(d)),
+			"ages and lag are wrong by that much, and claims come early or late", "synchronise the clocks (chrony, systemd-timesyncd)",
+		})
+	}
+	if !srv.AOF {
+		out = append(out, Finding{
+			Info, check, "appendonly is off",
+			"a crash of Redis loses what came since its last snapshot, with the cursors: it is read again, if the relay still has it", "redis-cli CONFIG SET appendonly yes, and in its configuration",
+		})
+	}
+	return good(out, check, "clock in step, appendonly on")
+}
+
 func letters(p *Patient) []Finding {
 	const check = "dead letters"
 	var out []Finding
@@ -126,6 +146,12 @@ func locks(p *Patient) []Finding {
 		out = append(out, Finding{
 			Warn, check, fmt.Sprintf("%d indexers × %d lanes × %d events may take %s locks; the lock table has %s", n, p.Lanes, p.Batch, render.Count(need), render.Count(p.Database.Locks)),
 			"PostgreSQL answers 'out of shared memory' when it is full; batches are then retried", "raise max_locks_per_transaction (restart), or lower INDEXER_CONCURRENCY or INDEXER_BATCH_SIZE",
+		})
+	}
+	if p.Pool < p.Lanes+spare {
+		out = append(out, Finding{
+			Info, check, fmt.Sprintf("%d connections of an indexer are fewer than its %d lanes and %d more", p.Pool, p.Lanes, spare),
+			"an indexer opens fewer lanes than INDEXER_CONCURRENCY says", "raise DB_POOL_MAX_SIZE, or lower INDEXER_CONCURRENCY",
 		})
 	}
 	if need := n * int64(p.Pool); need > p.Database.MaxConnections-5 {

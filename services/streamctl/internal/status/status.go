@@ -21,6 +21,8 @@ const Silent = 10 * time.Second
 type Topology struct {
 	Live, Backfill, Labels, Jobs string
 	Group, LabelGroup, JobGroup  string
+	// JobLetters holds the dead letters of the jobs; empty: Jobs + "_dlq".
+	JobLetters string
 }
 
 // Streams lists the streams in the order of the road, with their groups.
@@ -37,6 +39,15 @@ func (t Topology) Groups(stream string) []string {
 		return []string{t.JobGroup, t.JobGroup + "_urgent"}
 	}
 	return nil
+}
+
+// Letters is the name of the stream with the dead letters of a stream; empty is
+// the default.
+func (t Topology) Letters(stream string) string {
+	if stream == t.Jobs {
+		return t.JobLetters
+	}
+	return ""
 }
 
 // Picture is the sluice at one moment.
@@ -109,7 +120,7 @@ func (c *Camera) Take(ctx context.Context) (*Picture, error) {
 	}
 	for _, name := range c.Topology.Streams() {
 		s := Stream{Name: name, In: -1, Out: -1, Remaining: -1}
-		if s.StreamStats, err = c.Redis.Stats(ctx, name, c.Topology.Groups(name)...); err != nil {
+		if s.StreamStats, err = c.Redis.StatsWith(ctx, name, c.Topology.Letters(name), c.Topology.Groups(name)...); err != nil {
 			return nil, fmt.Errorf("look at %s: %w", name, err)
 		}
 		if c.last != nil {
