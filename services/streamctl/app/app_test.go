@@ -175,9 +175,9 @@ func TestBackfillJobs(t *testing.T) {
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, `"alice" is neither a DID nor a handle`)
 	r.ok("backfill", "pause")
-	require.Contains(t, r.ok("backfill", "status"), "PAUSED")
+	require.Contains(t, r.ok("backfill", "status", "--for", "0"), "PAUSED")
 	r.ok("backfill", "resume")
-	require.NotContains(t, r.ok("backfill", "status", "--hosts"), "PAUSED")
+	require.NotContains(t, r.ok("backfill", "status", "--hosts", "--for", "10ms"), "PAUSED")
 }
 
 func TestBadInput(t *testing.T) {
