@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sluice/services/streamctl/internal/doctor"
+	"sluice/services/streamctl/internal/status"
 )
 
 // Eyes look at the sluice. Both methods may block until ctx ends, and may be
@@ -245,25 +246,27 @@ func (w *Watcher) examine(ctx context.Context) {
 	}
 }
 
-// pace estimates how fast the backfill goes from the last minutes.
+// pace keeps the looks at the backfill of the last minutes.
 type pace struct {
 	at   []time.Time
-	done []int64
+	seen []*status.Backfill
 }
 
-const paceSpan = 3 * time.Minute
+const (
+	paceSpan = 3 * time.Minute
+	paceMin  = 5 * time.Second
+)
 
 func (p *pace) add(l *Look) {
 	if l.Backfill == nil {
 		return
 	}
-	at, done := l.Picture.At, finished(l.Backfill)
-	if n := len(p.done); n > 0 && done < p.done[n-1] {
-		p.at, p.done = nil, nil // the totals were made anew
+	if n := len(p.seen); n > 0 && finished(l.Backfill) < finished(p.seen[n-1]) {
+		p.at, p.seen = nil, nil // the totals were made anew
 	}
-	p.at, p.done = append(p.at, at), append(p.done, done)
-	for len(p.at) > 1 && at.Sub(p.at[0]) > paceSpan {
-		p.at, p.done = p.at[1:], p.done[1:]
+	p.at, p.seen = append(p.at, l.Picture.At), append(p.seen, l.Backfill)
+	for len(p.at) > 1 && l.Picture.At.Sub(p.at[0]) > paceSpan {
+		p.at, p.seen = p.at[1:], p.seen[1:]
 	}
 }
 
@@ -273,15 +276,8 @@ func (p *pace) estimate(b *Backfill) {
 	if b == nil || n < 2 {
 		return
 	}
-	took := p.at[n-1].Sub(p.at[0]).Seconds()
-	if took < 5 {
-		return
-	}
-	b.Rate = float64(p.done[n-1]-p.done[0]) / took
-	switch left := b.Total - b.Done; {
-	case left <= 0:
-		b.Left = 0
-	case b.Rate > 0:
-		b.Left = float64(left) / b.Rate
+	if took := p.at[n-1].Sub(p.at[0]); took >= paceMin {
+		since := b.PaceSince(p.seen[0], took)
+		b.Rate, b.Left = since.Repos, since.Remaining
 	}
 }
