@@ -35,6 +35,7 @@ var (
 	size      = flag.Int("batch", 500, "changes of a batch")
 	seconds   = flag.Int("seconds", 20, "how long the way by statement runs")
 	memory    = flag.Int("memory", 200000, "records of TestMemory")
+	likes     = flag.Int("likes", 1_000_000, "likes of the popular post of TestPopular")
 	serverURL = flag.String("server", "", "a PostgreSQL that runs already, instead of one with the settings of production")
 )
 
