@@ -54,7 +54,7 @@ type ListPage struct {
 
 // Page asks for the page at cursor. Its errors are Transient; Permanent are a
 // method that the host does not have, a request that it finds wrong, and a
-// cursor that cannot be used. A *Throttled among them says when to ask again.
+// cursor that cannot be used. A *ThrottledError among them says when to ask again.
 func (l *Listing) Page(ctx context.Context, cursor string, limit int) (ListPage, error) {
 	method := "com.atproto.sync.listRepos"
 	query := url.Values{"limit": {strconv.Itoa(limit)}}
@@ -149,14 +149,14 @@ func (l *Listing) get(ctx context.Context, method string, query url.Values, into
 	return nil
 }
 
-// Throttled is an answer that says when to ask again.
-type Throttled struct {
+// ThrottledError is an answer that says when to ask again.
+type ThrottledError struct {
 	Status int
 	// After is how long to wait; 0 when the host did not say.
 	After time.Duration
 }
 
-func (e *Throttled) Error() string {
+func (e *ThrottledError) Error() string {
 	return fmt.Sprintf("status %d, asks to wait %s", e.Status, e.After.Round(time.Second))
 }
 
@@ -169,7 +169,7 @@ func listRefusal(resp *http.Response) error {
 	_ = json.Unmarshal(text, &x)
 	switch {
 	case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusServiceUnavailable:
-		return &Throttled{Status: resp.StatusCode, After: askedWait(resp.Header, time.Now())}
+		return &ThrottledError{Status: resp.StatusCode, After: askedWait(resp.Header, time.Now())}
 	case resp.StatusCode == http.StatusNotImplemented,
 		resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusRequestTimeout:
 		return fault.Permanentf("status %d %.80q %.200q", resp.StatusCode, x.Error, x.Message)

@@ -164,7 +164,7 @@ func (w *walk) next(ctx context.Context, at string, size int64) (atproto.ListPag
 			return page, err
 		}
 		wait := w.retry.Delay(attempt)
-		if slow, ok := errors.AsType[*atproto.Throttled](err); ok {
+		if slow, ok := errors.AsType[*atproto.ThrottledError](err); ok {
 			wait = max(wait, slow.After)
 		} else {
 			w.size = max(w.size/2, 1)
