@@ -109,6 +109,31 @@ func TestKilledAtCrashPointLosesAndRepeatsNothing(t *testing.T) {
 	}
 }
 
+func TestKilledBetweenLabelsAndTheirCursor(t *testing.T) {
+	t.Parallel()
+	for _, point := range []string{crash.AfterReadBeforeAdd, crash.AfterAddBeforeReply} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			n := network(t, 6, 1, "")
+			r := newRig(t, n.Env())
+			r.env["INGESTER_MODE"], r.env["INGESTER_BATCH_SIZE"] = "labeler", "10"
+			killed(t, r.program(crash.Env+"="+point+":1"))
+			killed(t, r.program(crash.Env+"="+point+":2"))
+			last := r.program()
+			require.Eventually(t, func() bool {
+				return r.get("label_live:cursor:"+strings.TrimPrefix(n.LabelerHost, "ws://")) == itoa(n.World.LastLabel())
+			}, 60*time.Second, 10*time.Millisecond)
+			ended(t, last)
+			r.labels(n)
+			seen := map[string]bool{}
+			for _, f := range r.entries("label_live") {
+				require.False(t, seen[f["event"]], "a label is written twice")
+				seen[f["event"]] = true
+			}
+		})
+	}
+}
+
 func TestKilledBetweenPageAndCursorRepeatsNoJob(t *testing.T) {
 	t.Parallel()
 	n := network(t, 4, 1, "")
