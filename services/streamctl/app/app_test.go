@@ -112,7 +112,7 @@ func TestRepairMakesGroupsAndLosesNothing(t *testing.T) {
 	st, err := c.Stats(t.Context(), "label_live")
 	require.NoError(t, err)
 	require.Empty(t, st.Groups, "a dry run does nothing")
-	require.Contains(t, r.ok("repair"), "make the group")
+	require.Contains(t, r.ok("repair", "--yes"), "make the group")
 	require.Contains(t, r.ok("repair"), "nothing to mend")
 	n, err := c.Len(t.Context(), "label_live")
 	require.NoError(t, err)

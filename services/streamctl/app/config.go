@@ -12,7 +12,11 @@ func (t *tool) configCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config [print|reference|names]",
 		Short: "Print the settings that are in effect, secrets redacted",
-		Args:  cobra.MaximumNArgs(1),
+		Long: "Print shows the settings as YAML that --config takes; reference describes each with its default;\n" +
+			"names lists the variables of the environment.",
+		Example:   "  streamctl config\n  streamctl config reference",
+		ValidArgs: []string{"print", "reference", "names"},
+		Args:      cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			what := "print"
 			if len(args) == 1 {

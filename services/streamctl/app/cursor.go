@@ -13,19 +13,20 @@ import (
 )
 
 func (t *tool) cursorCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "cursor", Short: "Read or set the place up to which a host was read"}
+	cmd := &cobra.Command{Use: "cursor", Short: "Read or set the place up to which a host was read",
+		Example: "  streamctl cursor get\n  streamctl cursor set firehose_live bsky.network 1234567\n  streamctl cursor rm repo_backfill bsky.network"}
 	get := &cobra.Command{
 		Use: "get [stream]", Short: "List the cursors",
 		Example: "  streamctl cursor get\n  streamctl cursor get firehose_live --json",
-		Args:    cobra.MaximumNArgs(1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return t.cursorGet(cmd.Context(), args) },
+		Args:    cobra.MaximumNArgs(1), ValidArgsFunction: t.completeStreams(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return t.cursorGet(cmd.Context(), args) },
 	}
 	set := &cobra.Command{
 		Use: "set <stream> <host> <value>", Short: "Set one cursor; stop the ingester first",
 		Long: "Set moves a cursor: back to read again (harmless, everything is idempotent), forward to leave out\n" +
 			"what is in between. An ingester that runs notices and goes on from the new place.",
 		Example: "  streamctl cursor set firehose_live bsky.network 1234567",
-		Args:    cobra.ExactArgs(3),
+		Args:    cobra.ExactArgs(3), ValidArgsFunction: t.completeStreams(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.cursorSet(cmd.Context(), args[0], args[1], args[2])
 		},
@@ -33,8 +34,8 @@ func (t *tool) cursorCmd() *cobra.Command {
 	rm := &cobra.Command{
 		Use: "rm <stream> <host>", Short: "Remove one cursor, so that its host is read from the start",
 		Example: "  streamctl cursor rm repo_backfill bsky.network",
-		Args:    cobra.ExactArgs(2),
-		RunE:    func(cmd *cobra.Command, args []string) error { return t.cursorRemove(cmd.Context(), args[0], args[1]) },
+		Args:    cobra.ExactArgs(2), ValidArgsFunction: t.completeStreams(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return t.cursorRemove(cmd.Context(), args[0], args[1]) },
 	}
 	cmd.AddCommand(get, set, rm)
 	return cmd

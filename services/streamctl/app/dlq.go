@@ -33,7 +33,7 @@ func (t *tool) dlqCmd() *cobra.Command {
 	ls := &cobra.Command{
 		Use: "ls [stream]", Short: "List dead letters, or how many there are by reason",
 		Example: "  streamctl dlq ls\n  streamctl dlq ls firehose_live --reason bad_record --limit 20",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    cobra.MaximumNArgs(1), ValidArgsFunction: t.completeStreams(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return t.dlqReasons(cmd.Context())
@@ -45,13 +45,13 @@ func (t *tool) dlqCmd() *cobra.Command {
 	ls.Flags().IntVar(&o.limit, "limit", 50, "at most so many")
 	ls.Flags().StringVar(&o.after, "after", "", "go on after this id")
 	show := &cobra.Command{
-		Use: "show <stream> <id>", Short: "Show one dead letter with its content", Args: cobra.ExactArgs(2),
+		Use: "show <stream> <id>", Short: "Show one dead letter with its content", Args: cobra.ExactArgs(2), ValidArgsFunction: t.completeStreams(1),
 		Example: "  streamctl dlq show firehose_live 1767225600000-0",
 		RunE:    func(cmd *cobra.Command, args []string) error { return t.dlqShow(cmd.Context(), args[0], args[1]) },
 	}
 	change := func(use, short, example string, do func(context.Context, *redstream.DLQ, redstream.Filter) (int, error)) *cobra.Command {
 		c := &cobra.Command{
-			Use: use + " <stream> [id...]", Short: short, Example: example, Args: cobra.MinimumNArgs(1),
+			Use: use + " <stream> [id...]", Short: short, Example: example, Args: cobra.MinimumNArgs(1), ValidArgsFunction: t.completeStreams(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				return t.dlqChange(cmd.Context(), use, args[0], args[1:], o, do)
 			},
@@ -61,9 +61,9 @@ func (t *tool) dlqCmd() *cobra.Command {
 		return c
 	}
 	cmd.AddCommand(ls, show,
-		change("redrive", "Append dead letters to their stream again", "  streamctl dlq redrive firehose_live --reason database\n  streamctl dlq redrive repo_backfill --all --yes",
+		change("redrive", "Append dead letters to their stream again", "  streamctl dlq redrive firehose_live --reason rejected\n  streamctl dlq redrive repo_backfill --all --yes",
 			func(ctx context.Context, q *redstream.DLQ, f redstream.Filter) (int, error) { return q.Redrive(ctx, f) }),
-		change("drop", "Delete dead letters for good", "  streamctl dlq drop firehose_live 1767225600000-0",
+		change("drop", "Delete dead letters for good", "  streamctl dlq drop firehose_live 1767225600000-0\n  streamctl dlq drop firehose_live --reason bad_record",
 			func(ctx context.Context, q *redstream.DLQ, f redstream.Filter) (int, error) { return q.Drop(ctx, f) }))
 	return cmd
 }

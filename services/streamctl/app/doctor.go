@@ -175,8 +175,8 @@ func (t *tool) repairCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "repair", Short: "Mend what can be mended without losing an entry",
 		Long: "Repair makes missing groups (at the start of their stream), forgets phantoms, removes the names of\n" +
-			"dead consumers that hold nothing, and trims. A dead consumer that holds entries stays: the running\n" +
-			"members of its group take them over.",
+			"dead consumers that hold nothing, and then trims. A dead consumer that holds entries stays: the\n" +
+			"running members of its group take them over. It shows what it will do, and asks.",
 		Example: "  streamctl repair --dry-run\n  streamctl repair",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return t.repair(cmd.Context(), dry) },
@@ -201,25 +201,50 @@ func (t *tool) repair(ctx context.Context, dry bool) error {
 	if err != nil {
 		return err
 	}
-	did := []repaired{}
-	for _, s := range p.Streams {
-		done, err := t.repairStream(ctx, redis, s, dry)
-		did = append(did, done...)
-		if err != nil {
+	did, err := t.repairAll(ctx, redis, p, true)
+	if err != nil {
+		return err
+	}
+	if !dry && len(did) > 0 {
+		if !t.yes {
+			if err := repairTable(did).Write(t.err); err != nil {
+				return err
+			}
+		}
+		if err := t.confirm("do that?"); err != nil {
+			return err
+		}
+		if did, err = t.repairAll(ctx, redis, p, false); err != nil {
 			return err
 		}
 	}
 	if t.json {
 		return t.dump(did)
 	}
+	if len(did) == 0 {
+		t.say("nothing to mend")
+	}
+	return repairTable(did).Write(t.out)
+}
+
+func repairTable(did []repaired) *render.Table {
 	table := render.NewTable("STREAM", "GROUP", "ACTION")
 	for _, r := range did {
 		table.Row(r.Stream, r.Group, r.Action)
 	}
-	if table.Len() == 0 {
-		t.say("nothing to mend")
+	return table
+}
+
+func (t *tool) repairAll(ctx context.Context, redis *redstream.Client, p *status.Picture, dry bool) ([]repaired, error) {
+	did := []repaired{}
+	for _, s := range p.Streams {
+		done, err := t.repairStream(ctx, redis, s, dry)
+		did = append(did, done...)
+		if err != nil {
+			return did, err
+		}
 	}
-	return table.Write(t.out)
+	return did, nil
 }
 
 // janitorAge is how long a consumer must have been silent before its name goes.
@@ -248,7 +273,7 @@ func (t *tool) repairStream(ctx context.Context, redis *redstream.Client, s stat
 		did = append(did, repaired{s.Name, want, "make the group"})
 	}
 	if dry || s.Length == 0 {
-		return did, nil
+		return did, nil // trimming alone is done by the indexers, or by streamctl trim
 	}
 	n, _, err := redis.Trim(ctx, s.Name, wanted...)
 	if n > 0 {

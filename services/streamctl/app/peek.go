@@ -21,7 +21,7 @@ func (t *tool) peekCmd() *cobra.Command {
 		Use: "peek <stream>", Short: "Look at entries, decoded from either form",
 		Long:    "Peek reads past every group and takes nothing from them. The newest entries come first.",
 		Example: "  streamctl peek firehose_live\n  streamctl peek repo_backfill --oldest -n 3 --json\n  streamctl peek firehose_live --from 1767225600000-0",
-		Args:    cobra.ExactArgs(1),
+		Args:    cobra.ExactArgs(1), ValidArgsFunction: t.completeStreams(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.peek(cmd.Context(), args[0], n, oldest, from)
 		},

@@ -57,9 +57,9 @@ func (t *tool) replayCmd() *cobra.Command {
 	f.Int64Var(&o.to, "to", 0, "last sequence number")
 	f.Int64Var(&o.limit, "limit", 1_000_000, "most frames of one run")
 	f.DurationVar(&o.quiet, "quiet", 30*time.Second, "give up when the relay sends nothing for so long")
-	f.StringVar(&o.out, "out", "", "write the frames to this file, which must not exist; - is standard output")
+	f.StringVar(&o.out, "out", "", "write the frames to this new file; - is standard output")
 	f.BoolVar(&o.emit, "emit", false, "append the events to firehose_live")
-	f.StringVar(&o.verify, "verify", "", "how far commits are verified: off, structure, full (default full for --emit, else off)")
+	f.StringVar(&o.verify, "verify", "", "check commits: off, structure, full (default off, with --emit full)")
 	return cmd
 }
 

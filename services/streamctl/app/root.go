@@ -80,7 +80,11 @@ func (t *tool) root() *cobra.Command {
 		Short: "Show the streams of a sluice, find what is wrong, and mend it",
 		Long: "Streamctl looks at the streams, the groups on them and the database, says what is wrong and\n" +
 			"what to do, and does it. It takes the settings of the services from the environment, from\n" +
-			"--config, or as flags. Nothing is changed without a question; --yes answers it.",
+			"--config, or as flags. Nothing is changed without a question; --yes answers it.\n\n" +
+			"Exit codes: 0 it was done, and nothing is wrong; 1 it could not be done, and a line says why;\n" +
+			"2 it was done, and what was looked for is wrong, as the command says of itself.",
+		Example: "  streamctl status --watch\n  streamctl doctor\n  streamctl doctor --json | jq .worst\n" +
+			"  eval \"$(streamctl completion bash)\"",
 		Version:       t.version,
 		SilenceUsage:  true,
 		SilenceErrors: true,

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,7 +18,8 @@ func (t *tool) trimCmd() *cobra.Command {
 		Short: "Remove what every group has finished, now",
 		Long: "Trim removes the entries below the floor: those that every group of the stream has finished. The\n" +
 			"indexers do the same every second; trim is for when none of them runs. It can lose nothing.",
-		Example: "  streamctl trim\n  streamctl trim firehose_backfill --dry-run",
+		Example:           "  streamctl trim --dry-run\n  streamctl trim firehose_backfill --yes",
+		ValidArgsFunction: t.completeStreams(-1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.trim(cmd.Context(), args, dry)
 		},
@@ -40,16 +42,23 @@ func (t *tool) trim(ctx context.Context, streams []string, dry bool) error {
 	if len(streams) == 0 {
 		streams = top.Streams()
 	}
-	redis, err := t.client(ctx)
-	if err != nil {
-		return err
-	}
-	table := render.NewTable("STREAM", ">TRIMMED", "FLOOR", "HELD BY", ">FOR")
-	var all []trimmed
 	for _, name := range streams {
 		if _, err := t.stream(name); err != nil {
 			return err
 		}
+	}
+	redis, err := t.client(ctx)
+	if err != nil {
+		return err
+	}
+	if !dry {
+		if err := t.confirm("remove what every group has finished from " + strings.Join(streams, ", ") + "?"); err != nil {
+			return err
+		}
+	}
+	table := render.NewTable("STREAM", ">TRIMMED", "FLOOR", "HELD BY", ">FOR")
+	var all []trimmed
+	for _, name := range streams {
 		var n int64
 		var h redstream.Holder
 		if dry {

@@ -9,7 +9,8 @@ import (
 )
 
 func (t *tool) verifyCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "verify", Short: "Check the tables against what they should hold"}
+	cmd := &cobra.Command{Use: "verify", Short: "Check the tables against what they should hold",
+		Example: "  streamctl verify counts\n  streamctl verify repo did:plc:ewvi7nxzyoun6zhxrhs64oiz"}
 	var repair bool
 	var examples int
 	counts := &cobra.Command{

@@ -29,9 +29,9 @@ func (t *tool) verifyRepoCmd() *cobra.Command {
 			"signature, and compares each (uri, cid) with the table of records: missing is only there, extra only\n" +
 			"here, different has another CID. Records that no AppView indexes, those against their lexicon, and\n" +
 			"what came here after the repository was read do not count.\n\n" +
-			"--repair puts a job on the stream of the backfill: the repository is fetched again, and what is extra\n" +
-			"is deleted when its snapshot is in the tables. Exit code 0: the same, or a job was put; 2: something\n" +
-			"differs; 1: it could not be compared.",
+			"--repair puts a job on the stream of the backfill: the repository is fetched again, and what is\n" +
+			"extra is deleted when its snapshot is in the tables. Exit code 0: the same, or a job was put; 2:\n" +
+			"something differs; 1: it could not be compared.",
 		Example: "  streamctl verify repo did:plc:ewvi7nxzyoun6zhxrhs64oiz\n  streamctl verify repo alice.example.com --repair\n  streamctl verify repo did:web:example.com --json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -44,13 +44,14 @@ func (t *Table) Write(w io.Writer) error {
 			width[i] = max(width[i], utf8.RuneCountInString(cell))
 		}
 	}
+	fit(width, right)
 	var b strings.Builder
 	for _, row := range append([][]string{head}, t.rows...) {
 		var line strings.Builder
 		for i := range width {
 			cell := ""
 			if i < len(row) {
-				cell = row[i]
+				cell = Clip(row[i], width[i])
 			}
 			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell))
 			if i > 0 {
@@ -66,6 +67,29 @@ func (t *Table) Write(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// fit narrows the widest columns of text until the table fits a terminal.
+// Numbers, and text that is short, stay whole.
+func fit(width []int, right []bool) {
+	const terminal, gap, least = 80, 2, 12
+	total := gap * (len(width) - 1)
+	for _, w := range width {
+		total += w
+	}
+	for total > terminal {
+		widest := -1
+		for i, w := range width {
+			if !right[i] && w > least && (widest < 0 || w > width[widest]) {
+				widest = i
+			}
+		}
+		if widest < 0 {
+			return
+		}
+		width[widest]--
+		total--
+	}
 }
 
 // Count is n with thousands separated; a negative n is unknown.

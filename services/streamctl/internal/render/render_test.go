@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 )
@@ -27,4 +28,19 @@ func TestShortForms(t *testing.T) {
 	} {
 		require.Equal(t, want, got)
 	}
+}
+
+func TestTablesFitATerminal(t *testing.T) {
+	t.Parallel()
+	table := NewTable("STREAM", ">TRIMMED", "FLOOR", "HELD BY", ">FOR")
+	table.Row("firehose_backfill", "1,234,567", "1767225600000-12345", "firehose_group/0123456789ab-indexer-of-somebody", "12m30s")
+	table.Row("firehose_live", "7", "1767225600000-1", "firehose_group", "1.2s")
+	var b strings.Builder
+	require.NoError(t, table.Write(&b))
+	for line := range strings.SplitSeq(b.String(), "\n") {
+		require.LessOrEqual(t, utf8.RuneCountInString(line), 80, line)
+	}
+	require.Contains(t, b.String(), "1,234,567")
+	require.Contains(t, b.String(), "…")
+	require.Contains(t, b.String(), "firehose_group ", "what is short stays whole")
 }
