@@ -264,6 +264,7 @@ func TestFollowersAreBounded(t *testing.T) {
 	a, b := follow(), follow()
 	defer func() { _ = b.Body.Close() }()
 	c := follow()
+	defer func() { _ = c.Body.Close() }()
 	require.Equal(t, http.StatusServiceUnavailable, c.StatusCode)
 	text, err := io.ReadAll(c.Body)
 	require.NoError(t, err)

@@ -254,7 +254,7 @@ type pace struct {
 
 const (
 	paceSpan = 3 * time.Minute
-	paceMin  = 5 * time.Second
+	paceSure = 5 * time.Second
 )
 
 func (p *pace) add(l *Look) {
@@ -276,7 +276,7 @@ func (p *pace) estimate(b *Backfill) {
 	if b == nil || n < 2 {
 		return
 	}
-	if took := p.at[n-1].Sub(p.at[0]); took >= paceMin {
+	if took := p.at[n-1].Sub(p.at[0]); took >= paceSure {
 		since := b.PaceSince(p.seen[0], took)
 		b.Rate, b.Left = since.Repos, since.Remaining
 	}

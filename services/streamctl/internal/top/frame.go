@@ -154,7 +154,7 @@ func because(v road.Verdict) string {
 func wrap(text string, n int) []string {
 	var out []string
 	line := ""
-	for _, w := range strings.Fields(text) {
+	for w := range strings.FieldsSeq(text) {
 		switch {
 		case line == "":
 			line = w
