@@ -217,7 +217,7 @@ func newRigAt(t *testing.T, keys atproto.KeySource, url, prefix string) *rig {
 	t.Cleanup(dead.Close)
 	r.cfg = Config{
 		Stream: liveStream, Start: StartOldest, Keep: keep, Level: atproto.Full, Encoding: event.JSON,
-		BatchTimeout: 50 * time.Millisecond, Grace: 5 * time.Second,
+		BatchTimeout: 50 * time.Millisecond, Grace: time.Minute,
 	}
 	r.deps = Deps{
 		Stream: writer, Cursors: r.client, Gate: openGate{}, Schedule: r.schedule,
@@ -283,7 +283,7 @@ func (r *rig) movedFrom(host, seq string) func() bool {
 // until waits for the cursor of a relay.
 func (r *rig) until(host, seq string) {
 	r.t.Helper()
-	require.Eventually(r.t, func() bool { return r.cursor(host) == seq }, 40*time.Second, 2*time.Millisecond,
+	require.Eventually(r.t, func() bool { return r.cursor(host) == seq }, 2*time.Minute, 2*time.Millisecond,
 		"cursor of %s does not reach %s", host, seq)
 }
 
