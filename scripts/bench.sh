@@ -36,7 +36,7 @@ for dir in "$ROOT"/services/*/bench "$ROOT"/services/*/internal/*/bench; do
   ls "$dir"/*_test.go >/dev/null 2>&1 || continue
   name=${dir#"$ROOT"/services/}
   step "${name%/bench}"
-  (cd "$ROOT/services" && go test "./$name" -count 1 -timeout 30m -v -args "${measure[@]}" -out "$out") | grep -v '^=== ' || code=1
+  (cd "$ROOT/services" && go test "./$name" -count 1 -timeout 60m -v -args "${measure[@]}" -out "$out") | grep -v '^=== ' || code=1
 done
 [ ! -f "$out" ] || { say; say "$out:"; cat "$out"; }
 exit $code

@@ -89,19 +89,13 @@ func (encodeNullableTexts) Encode(value any, buf []byte) ([]byte, error) {
 func arrayHeader(buf []byte, n, size int, nulls bool) []byte {
 	const header = 20
 	buf = slices.Grow(buf, header+size)
-	dimensions, flags := uint32(1), uint32(0)
-	if n == 0 {
-		dimensions = 0
-	}
+	flags := uint32(0)
 	if nulls {
 		flags = 1
 	}
-	buf = binary.BigEndian.AppendUint32(buf, dimensions)
+	buf = binary.BigEndian.AppendUint32(buf, 1)
 	buf = binary.BigEndian.AppendUint32(buf, flags)
 	buf = binary.BigEndian.AppendUint32(buf, pgtype.TextOID)
-	if n == 0 {
-		return buf
-	}
 	buf = binary.BigEndian.AppendUint32(buf, uint32(n))
 	return binary.BigEndian.AppendUint32(buf, 1)
 }
