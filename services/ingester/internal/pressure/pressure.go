@@ -75,7 +75,8 @@ func (m *Meter) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case now := <-t.C:
+		case <-t.C:
+			now := time.Now() // the tick may have waited, and be older than last
 			m.observe(now, now.Sub(last))
 			last = now
 		}
@@ -88,7 +89,7 @@ func (m *Meter) observe(now time.Time, passed time.Duration) {
 		held := 0.0
 		if s.holds(now) {
 			held, active = 1, 1
-			m.seconds.WithLabelValues(name).Add(passed.Seconds())
+			m.seconds.WithLabelValues(name).Add(max(passed.Seconds(), 0))
 		}
 		m.held.WithLabelValues(name).Set(held)
 	}

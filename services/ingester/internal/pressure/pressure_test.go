@@ -28,3 +28,13 @@ func TestStreamHoldsWhileSomethingWaits(t *testing.T) {
 	require.Zero(t, active(time.Now().Add(2*stallAfter)))
 	require.InDelta(t, 2, testutil.ToFloat64(m.seconds.WithLabelValues("jobs")), 0)
 }
+
+func TestTimeThatGoesBackIsNoPanic(t *testing.T) {
+	t.Parallel()
+	m := New(nil, "s")
+	m.Stream("s").Gate(true)
+	defer m.Stream("s").Begin()()
+	m.observe(time.Now(), time.Second)
+	m.observe(time.Now(), -time.Second)
+	require.InDelta(t, 1, testutil.ToFloat64(m.seconds), 0)
+}
