@@ -328,10 +328,11 @@ func (r *rig) letter(c *redstream.Client, did, host, reason, cause string) {
 	defer q.Close()
 	name, value, err := event.JSON.Job(&event.RepoJob{DID: did, Host: host, Active: true, Reason: event.ReasonManual})
 	require.NoError(r.t, err)
-	require.NoError(r.t, q.Append(r.t.Context(), []redstream.Item{{Fields: []redstream.Field{
+	fields := []redstream.Field{
 		{Name: name, Value: value}, {Name: "reason", Value: reason}, {Name: "error", Value: cause}, {Name: "attempts", Value: "4"},
 		{Name: "first_seen", Value: "2026-01-01T00:00:00.000Z"}, {Name: "parked_at", Value: "2026-01-01T00:00:01.000Z"}, {Name: "source_id", Value: "1-1"},
-	}}}))
+	}
+	require.NoError(r.t, q.Append(r.t.Context(), []redstream.Item{{Fields: fields}}))
 }
 
 func TestBackfillRetry(t *testing.T) {
@@ -364,7 +365,7 @@ func TestBackfillRetry(t *testing.T) {
 		require.EqualValues(t, 1, report(name).Retried, i)
 	}
 	require.Contains(t, r.ok("backfill", "retry", accounts[0].DID), "nothing to retry")
-	require.EqualValues(t, onOne, report("--host", r.net.PDSURLs[1], "--dry-run").Matched)
+	require.Equal(t, onOne, report("--host", r.net.PDSURLs[1], "--dry-run").Matched)
 	require.Equal(t, retryReport{Matched: 25, Retried: 0, ByReason: map[string]int64{"body_cut": 17, "too_large": 8}}, report("--host", "relay.test", "--dry-run"))
 	require.EqualValues(t, 17, report("--error", "connection reset", "--dry-run").Matched)
 	require.EqualValues(t, 17, report("--reason", "retries_exhausted", "--dry-run").Matched)
