@@ -17,7 +17,7 @@ import (
 
 func read(t *testing.T, path string) string {
 	t.Helper()
-	b, err := os.ReadFile(path) //nolint:gosec // a file of the repository
+	b, err := os.ReadFile(path)
 	require.NoError(t, err)
 	return string(b)
 }

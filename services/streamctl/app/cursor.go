@@ -13,8 +13,10 @@ import (
 )
 
 func (t *tool) cursorCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "cursor", Short: "Read or set the place up to which a host was read",
-		Example: "  streamctl cursor get\n  streamctl cursor set firehose_live bsky.network 1234567\n  streamctl cursor rm repo_backfill bsky.network"}
+	cmd := &cobra.Command{
+		Use: "cursor", Short: "Read or set the place up to which a host was read",
+		Example: "  streamctl cursor get\n  streamctl cursor set firehose_live bsky.network 1234567\n  streamctl cursor rm repo_backfill bsky.network",
+	}
 	get := &cobra.Command{
 		Use: "get [stream]", Short: "List the cursors",
 		Example: "  streamctl cursor get\n  streamctl cursor get firehose_live --json",

@@ -76,8 +76,12 @@ func TestNothingIsChangedWithoutAnAnswer(t *testing.T) {
 	defer w.Close()
 	require.NoError(t, w.Append(t.Context(), []redstream.Item{{Fields: []redstream.Field{{Name: "event", Value: "x"}, {Name: "reason", Value: "poison"}}}}))
 	for _, args := range [][]string{
-		{"trim"}, {"repair"}, {"cursor", "set", "firehose_live", "h", "1"}, {"cursor", "rm", "firehose_live", "h"},
-		{"dlq", "drop", "firehose_live", "--all"}, {"dlq", "redrive", "firehose_live", "--all"},
+		{"trim"},
+		{"repair"},
+		{"cursor", "set", "firehose_live", "h", "1"},
+		{"cursor", "rm", "firehose_live", "h"},
+		{"dlq", "drop", "firehose_live", "--all"},
+		{"dlq", "redrive", "firehose_live", "--all"},
 	} {
 		code, _, errs := r.run(args...)
 		require.Equal(t, 1, code, args)

@@ -211,7 +211,7 @@ type printer struct {
 }
 
 func (p *printer) take(ctx context.Context, m relay.Message) error {
-	if m.Err != nil {
+	if m.Frame == nil {
 		p.t.say("%d  unreadable: %s", m.Seq, m.Err)
 		return nil
 	}
@@ -264,7 +264,7 @@ type emitter struct {
 const emitBatch = 500
 
 func (e *emitter) take(ctx context.Context, m relay.Message) error {
-	if m.Err != nil {
+	if m.Frame == nil {
 		return nil // counted as unreadable
 	}
 	events, err := e.convert.Events(ctx, m.Frame)

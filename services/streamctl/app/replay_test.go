@@ -54,7 +54,7 @@ func TestReplayKeepsFrames(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "frames.bin")
 	args := []string{"replay", "--relay", relay, "--from", itoa(first), "--to", itoa(first + 30), "--out", file}
 	r.ok(args...)
-	raw, err := os.ReadFile(file) //nolint:gosec // written by this test
+	raw, err := os.ReadFile(file)
 	require.NoError(t, err)
 	n := first
 	for len(raw) > 0 {

@@ -9,8 +9,10 @@ import (
 )
 
 func (t *tool) verifyCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "verify", Short: "Check the tables against what they should hold",
-		Example: "  streamctl verify counts\n  streamctl verify repo did:plc:ewvi7nxzyoun6zhxrhs64oiz"}
+	cmd := &cobra.Command{
+		Use: "verify", Short: "Check the tables against what they should hold",
+		Example: "  streamctl verify counts\n  streamctl verify repo did:plc:ewvi7nxzyoun6zhxrhs64oiz",
+	}
 	var repair bool
 	var examples int
 	counts := &cobra.Command{

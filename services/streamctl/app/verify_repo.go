@@ -109,7 +109,7 @@ func (t *tool) auditRepo(ctx context.Context, name string, examples int) (*audit
 	if err != nil {
 		return nil, err
 	}
-	defer car.Close() //nolint:errcheck // it was read to its end
+	defer car.Close()
 	tell, read := t.teller(), &counter{in: car}
 	verifier := &atproto.Verifier{Keys: dir}
 	var r *audit.Report

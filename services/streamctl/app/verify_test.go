@@ -2,6 +2,7 @@ package app
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -89,7 +90,7 @@ func TestVerifyRepo(t *testing.T) {
 	r.sql(`INSERT INTO {own}.tombstone VALUES ($1, 'zzzzzzzzzzzzz')`, uris[n/2].URI)
 	r.sql(`UPDATE {s}.record SET cid = 'new', rev = 'zzzzzzzzzzzzz' WHERE uri = $1`, uris[2].URI)
 	got := r.audit(2, did)
-	require.EqualValues(t, []int64{2, 3, 1, 3}, []int64{got.Missing, got.Extra, got.Different, got.Newer})
+	require.Equal(t, []int64{2, 3, 1, 3}, []int64{got.Missing, got.Extra, got.Different, got.Newer})
 	require.Equal(t, first.Missing-5, got.Same)
 	code, out, _ := r.run("verify", "repo", did, "--examples=2")
 	require.Equal(t, 2, code)
@@ -115,7 +116,7 @@ func TestVerifyRepoSaysWhyItCannot(t *testing.T) {
 		require.Equal(t, 1, strings.Count(errs, "\n"), errs)
 	}
 	guarded := *r.rig
-	guarded.env = append(guarded.env[:len(guarded.env):len(guarded.env)], "ALLOW_PRIVATE_NETWORK=")
+	guarded.env = append(slices.Clip(guarded.env), "ALLOW_PRIVATE_NETWORK=")
 	code, _, errs := guarded.run("verify", "repo", r.net.Truth().Accounts[0].DID)
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "127.0.0.1", "an address of the network may not be ours")

@@ -91,18 +91,7 @@ func (c *Checker) Check(ctx context.Context, u Use) (problems []string, err erro
 		}
 	}
 	for _, a := range e.Aggregations {
-		for _, label := range a.By {
-			for _, s := range e.Within(a) {
-				if !c.has(ctx, s, label) {
-					bad("%s has no label %s", s.Text, label)
-				}
-			}
-			for _, in := range e.Inner(a) {
-				if !slices.Contains(in.By, label) {
-					bad("label %s is gone after the inner aggregation", label)
-				}
-			}
-		}
+		c.aggregation(ctx, e, a, bad)
 	}
 	for _, m := range e.Matchings {
 		left, right := e.Sides(m)
@@ -116,6 +105,22 @@ func (c *Checker) Check(ctx context.Context, u Use) (problems []string, err erro
 	}
 	c.texts(ctx, e, u, bad)
 	return problems, nil
+}
+
+// aggregation checks the labels that it keeps.
+func (c *Checker) aggregation(ctx context.Context, e *promql.Expr, a promql.Aggregation, bad func(string, ...any)) {
+	for _, label := range a.By {
+		for _, s := range e.Within(a) {
+			if !c.has(ctx, s, label) {
+				bad("%s has no label %s", s.Text, label)
+			}
+		}
+		for _, in := range e.Inner(a) {
+			if !slices.Contains(in.By, label) {
+				bad("label %s is gone after the inner aggregation", label)
+			}
+		}
+	}
 }
 
 var mentions = regexp.MustCompile(`\{\{\s*(?:\$labels\.)?(\w+)\s*\}\}`)

@@ -172,8 +172,7 @@ func (m *merge) refused(rec atproto.Record) (bool, error) {
 		return true, nil //nolint:nilerr // a record that has no JSON is not indexed
 	}
 	err = m.cfg.Catalog.Validate(rec.Collection, text)
-	var wrong *lexicon.Error
-	if errors.As(err, &wrong) {
+	if _, wrong := errors.AsType[*lexicon.Error](err); wrong {
 		return true, nil
 	}
 	return false, err

@@ -29,7 +29,7 @@ func Fetch(ctx context.Context, client *http.Client, pds, did string) (io.ReadCl
 	req.Header.Set("Accept", "application/vnd.ipld.car")
 	// What is not compressed cannot be a decompression bomb.
 	req.Header.Set("Accept-Encoding", "identity")
-	resp, err := client.Do(req)
+	resp, err := client.Do(req) //nolint:bodyclose // body.Close closes it
 	if err != nil {
 		timer.Stop()
 		cancel(err)
@@ -37,7 +37,7 @@ func Fetch(ctx context.Context, client *http.Client, pds, did string) (io.ReadCl
 	}
 	b := &body{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timer: timer}
 	if resp.StatusCode != http.StatusOK {
-		defer b.Close() //nolint:errcheck // it is an error already
+		defer b.Close()
 		return nil, fmt.Errorf("%s does not give the repository: %s", pds, answer(resp))
 	}
 	return b, nil
