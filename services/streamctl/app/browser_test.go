@@ -29,8 +29,11 @@ const (
 	shotsEnv   = "CONSOLE_TEST_SHOTS"
 )
 
+// chrome is a running browser.
+type chrome struct{ ctx context.Context }
+
 // browser starts a headless Chromium with an empty profile.
-func browser(t *testing.T) context.Context {
+func browser(t *testing.T) chrome {
 	t.Helper()
 	path := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
@@ -53,7 +56,7 @@ func browser(t *testing.T) context.Context {
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
 	require.NoError(t, chromedp.Do(ctx), "start %s", path)
-	return ctx
+	return chrome{ctx}
 }
 
 // page is one tab, with what went wrong in it.
@@ -67,11 +70,10 @@ type page struct {
 	foreign []string
 }
 
-// open opens a tab at the console. Resources that fail are not wrong when the
-// test says that they may: refused holds the status codes it expects.
-func openPage(t *testing.T, browser context.Context, base, fragment string, width int64, dark bool) *page {
+// openPage opens a tab at the console.
+func openPage(t *testing.T, browser chrome, base, fragment string, width int64, dark bool) *page {
 	t.Helper()
-	ctx, cancel := chromedp.NewContext(browser)
+	ctx, cancel := chromedp.NewContext(browser.ctx)
 	t.Cleanup(cancel)
 	require.NoError(t, chromedp.Do(ctx))
 	ctx, cancelTime := context.WithTimeout(ctx, 100*time.Second)

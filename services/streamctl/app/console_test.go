@@ -1,7 +1,6 @@
 package app
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -126,7 +125,7 @@ func (p *page) tabTo(label string) {
 
 // consoleByKeyboard inspects a parked entry, drives it back, and drops the
 // rest, without a mouse.
-func consoleByKeyboard(t *testing.T, tab context.Context) {
+func consoleByKeyboard(t *testing.T, tab chrome) {
 	t.Helper()
 	s := newStage(t)
 	s.park("firehose_live", "bad_record", "text too long", 3)
@@ -181,7 +180,7 @@ func (s *stage) length(stream string) int64 {
 
 // consoleTokenInTheLink comes with the token after the #, which is taken
 // out of the address.
-func consoleTokenInTheLink(t *testing.T, tab context.Context) {
+func consoleTokenInTheLink(t *testing.T, tab chrome) {
 	t.Helper()
 	s := newStage(t)
 	p := openPage(t, tab, s.serve(), "#token="+stageToken, 1024, false)
@@ -191,7 +190,7 @@ func consoleTokenInTheLink(t *testing.T, tab context.Context) {
 }
 
 // consoleRefusesOtherPages asks for an action from a page of another origin.
-func consoleRefusesOtherPages(t *testing.T, tab context.Context) {
+func consoleRefusesOtherPages(t *testing.T, tab chrome) {
 	t.Helper()
 	s := newStage(t)
 	s.park("firehose_live", "bad_record", "text too long", 1)

@@ -126,8 +126,10 @@ func (s *stage) keepWriting(stream string, n int) {
 			for j := range items {
 				items[j] = redstream.Item{Fields: []redstream.Field{{Name: "event", Value: sample(stream, i*n+j)}}}
 			}
-			if err := w.Append(s.ctx, items); err != nil {
-				return nil //nolint:nilerr // the test is over
+			if err := w.Append(s.ctx, items); s.ctx.Err() != nil {
+				return nil // the test is over
+			} else if err != nil {
+				return err
 			}
 			if fault.Sleep(s.ctx, 100*time.Millisecond) != nil {
 				return nil
@@ -143,10 +145,9 @@ func (s *stage) read(name, group string, each time.Duration, streams ...string) 
 	require.NoError(s.t, err)
 	s.group.Go(func() error {
 		err := c.Run(s.ctx, func(ctx context.Context, batch []redstream.Delivery) error {
-			if each > 0 && fault.Sleep(ctx, each*time.Duration(len(batch))) != nil {
-				return nil
+			if each == 0 || fault.Sleep(ctx, each*time.Duration(len(batch))) == nil {
+				c.Ack(batch...)
 			}
-			c.Ack(batch...)
 			return nil
 		})
 		closing, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), 5*time.Second)
@@ -289,8 +290,9 @@ func healthyStage(t *testing.T, database string) *stage {
 	s.read("backfiller-1", "repo_backfill_group_urgent", 0, "repo_backfill")
 	s.group.Go(func() error {
 		for fault.Sleep(s.ctx, time.Second) == nil {
-			if err := s.client.AddTotals(s.ctx, "repo_backfill", ":progress", map[string]int64{"repos": 16, "records": 16 * 412}); err != nil {
-				return nil //nolint:nilerr // the test is over
+			err := s.client.AddTotals(s.ctx, "repo_backfill", ":progress", map[string]int64{"repos": 16, "records": 16 * 412})
+			if err != nil && s.ctx.Err() == nil {
+				return err
 			}
 		}
 		return nil

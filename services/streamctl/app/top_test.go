@@ -14,7 +14,7 @@ import (
 func TestTopOnce(t *testing.T) {
 	t.Parallel()
 	s := behindStage(t, testkit.StartPostgres(t, "fsync=on", "synchronous_commit=off").URL)
-	out := s.rig.ok("top", "--once", "--every", "500ms")
+	out := s.ok("top", "--once", "--every", "500ms")
 	for _, want := range []string{"▲ Behind", "because the oldest entry of firehose_live waits for 4m0", "firehose_live", "CLOSED", "indexer-1", "reading", "parked: 12 of firehose_live, bad_record"} {
 		require.Contains(t, out, want)
 	}
@@ -29,7 +29,7 @@ func TestTopOnce(t *testing.T) {
 			Closed bool `json:"gate_closed"`
 		}
 	}
-	require.NoError(t, json.Unmarshal([]byte(s.rig.ok("top", "--json", "--every", "500ms")), &v))
+	require.NoError(t, json.Unmarshal([]byte(s.ok("top", "--json", "--every", "500ms")), &v))
 	require.Len(t, v.Streams, 4)
 	require.NotEmpty(t, v.Verdict.State)
 	t.Log("\n" + out)
