@@ -15,8 +15,15 @@ func TestTextArray(t *testing.T) {
 	ours.RegisterType(&pgtype.Type{Name: known.Name, OID: known.OID, Codec: textArray{known.Codec}})
 	a, b := "a", "ü€"
 	for _, value := range []any{
-		[]string(nil), []string{}, []string{""}, []string{"a", "", "ü€", "\\{}\"'\n"},
-		[]*string(nil), []*string{}, []*string{nil}, []*string{&a, nil, &b}, []*string{&a, &b},
+		[]string(nil),
+		[]string{},
+		[]string{""},
+		[]string{"a", "", "ü€", "\\{}\"'\n"},
+		[]*string(nil),
+		[]*string{},
+		[]*string{nil},
+		[]*string{&a, nil, &b},
+		[]*string{&a, &b},
 		[]any{"a", nil},
 	} {
 		want, err := theirs.Encode(pgtype.TextArrayOID, pgtype.BinaryFormatCode, value, []byte("before"))
