@@ -178,7 +178,11 @@ func backlog(p *Patient) []Finding {
 
 func versions(p *Patient) []Finding {
 	if len(p.Versions) < 2 {
-		return nil
+		what := "redis " + p.Last.Server.Version
+		for v, names := range p.Versions {
+			what += fmt.Sprintf(", %d processes of version %s", len(names), v)
+		}
+		return []Finding{{Level: OK, Check: "versions", What: what}}
 	}
 	var parts []string
 	for _, v := range slices.Sorted(maps.Keys(p.Versions)) {
