@@ -140,6 +140,7 @@ func consoleByKeyboard(t *testing.T, tab chrome) {
 	p.tabTo("17") // an id
 	p.press(kb.Enter)
 	p.says(`"collection": "app.bsky.feed.like"`)
+	p.shoot("console-inspect")
 	p.tabTo("Redrive this one")
 	p.press(kb.Enter)
 	p.until("the token is asked for", "document.getElementById('token-dialog').open && document.activeElement.id === 'token'")
@@ -158,6 +159,7 @@ func consoleByKeyboard(t *testing.T, tab chrome) {
 	p.tabTo("Drop … bad_record")
 	p.press(kb.Enter)
 	p.says("will be deleted for good")
+	p.shoot("console-drop")
 	require.EqualValues(t, 2, s.length("firehose_live_dlq"), "it asks first")
 	p.press(kb.Escape)
 	p.until("the question is gone", "!document.getElementById('confirm-dialog').open")
