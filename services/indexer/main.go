@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"os"
+	"runtime/debug"
 
 	"sluice/pkg/proc"
 	"sluice/services/indexer/app"
@@ -14,6 +15,11 @@ import (
 var version = "dev"
 
 func main() {
+	// Little of what is allocated lives longer than its batch, so the collector
+	// may let garbage grow to several times the few megabytes that do.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
 	var cfg app.Config
 	os.Args = app.Args(os.Args)
 	proc.Main("indexer", version, &cfg, func(ctx context.Context, d proc.Deps) (proc.App, error) {

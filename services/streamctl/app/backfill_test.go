@@ -329,8 +329,13 @@ func (r *rig) letter(c *redstream.Client, did, host, reason, cause string) {
 	name, value, err := event.JSON.Job(&event.RepoJob{DID: did, Host: host, Active: true, Reason: event.ReasonManual})
 	require.NoError(r.t, err)
 	fields := []redstream.Field{
-		{Name: name, Value: value}, {Name: "reason", Value: reason}, {Name: "error", Value: cause}, {Name: "attempts", Value: "4"},
-		{Name: "first_seen", Value: "2026-01-01T00:00:00.000Z"}, {Name: "parked_at", Value: "2026-01-01T00:00:01.000Z"}, {Name: "source_id", Value: "1-1"},
+		{Name: name, Value: value},
+		{Name: "reason", Value: reason},
+		{Name: "error", Value: cause},
+		{Name: "attempts", Value: "4"},
+		{Name: "first_seen", Value: "2026-01-01T00:00:00.000Z"},
+		{Name: "parked_at", Value: "2026-01-01T00:00:01.000Z"},
+		{Name: "source_id", Value: "1-1"},
 	}
 	require.NoError(r.t, q.Append(r.t.Context(), []redstream.Item{{Fields: fields}}))
 }

@@ -2,9 +2,11 @@ package store_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"sluice/pkg/event"
@@ -190,4 +192,26 @@ func TestLeftovers(t *testing.T) {
 	settle(t, st)
 	require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.feed_item WHERE type = 'repost'`))
 	require.Equal(t, 1, count(t, pool, schema, `SELECT "quoteCount" FROM {s}.post_agg WHERE uri = $1`, post.URI()))
+}
+
+// Who joins, joins with the creation of the profile: a change that names a
+// starter pack tells nobody, also when it arrives first.
+func TestJoinedWithTheCreation(t *testing.T) {
+	t.Parallel()
+	st, pool, schema := newStore(t)
+	m := newMaker()
+	pack := m.create(1, "app.bsky.graph.starterpack", "", fmt.Sprintf(`,"name":"p","list":"at://%s/app.bsky.graph.list/3k2222222222a"`, did(1)))
+	joined := fmt.Sprintf(`,"joinedViaStarterPack":{"uri":%q,"cid":%q}`, pack.URI(), pack.CID)
+	with, later := m.create(2, "app.bsky.actor.profile", "self", joined), m.create(2, "app.bsky.actor.profile", "self", joined+`,"displayName":"b"`)
+	without, named := m.create(3, "app.bsky.actor.profile", "self", ""), m.create(3, "app.bsky.actor.profile", "self", joined)
+	later.Type, named.Type = event.Update, event.Update
+	for _, e := range []*event.Event{pack, later, with, named, without} {
+		_, err := st.Apply(t.Context(), []store.Change{{Event: e, Live: true}})
+		require.NoError(t, err)
+	}
+	rows, err := pool.Query(t.Context(), fmt.Sprintf(`SELECT "recordCid" FROM %s.notification WHERE reason = 'starterpack-joined'`, schema))
+	require.NoError(t, err)
+	cids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	require.Equal(t, []string{with.CID}, cids)
 }

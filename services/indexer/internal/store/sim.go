@@ -187,17 +187,17 @@ func (s *sim) write(it *item, cur *recRow, rev, at string) {
 	case r.Kind.Edge():
 		s.putEdge(r, rev, cur != nil, it.notify, it.at)
 	default:
-		s.putRow(r, cur != nil, it.notify)
+		s.putRow(r, it.create() && cur == nil, it.notify)
 	}
 }
 
 // putRow stores a record of a kind without a key, or without a table.
-func (s *sim) putRow(r *derive.Record, replaced, notify bool) {
+func (s *sim) putRow(r *derive.Record, made, notify bool) {
 	if !inTable(r) {
 		return
 	}
 	s.setRow(r.Kind, r.URI, r)
-	if r.Kind == derive.Profile && !replaced && notify {
+	if r.Kind == derive.Profile && made && notify {
 		s.joined(r)
 	}
 }
