@@ -178,11 +178,11 @@ func backlog(p *Patient) []Finding {
 
 func versions(p *Patient) []Finding {
 	if len(p.Versions) < 2 {
-		what := "redis " + p.Last.Server.Version
+		parts := []string{"redis " + p.Last.Server.Version}
 		for v, names := range p.Versions {
-			what += fmt.Sprintf(", %d processes of version %s", len(names), v)
+			parts = append(parts, fmt.Sprintf("%d processes of version %s", len(names), v))
 		}
-		return []Finding{{Level: OK, Check: "versions", What: what}}
+		return []Finding{{Level: OK, Check: "versions", What: strings.Join(parts, ", ")}}
 	}
 	var parts []string
 	for _, v := range slices.Sorted(maps.Keys(p.Versions)) {
