@@ -329,18 +329,18 @@ func TestBackfillMetricsPresentAndMoving(t *testing.T) {
 			}
 		}
 	}()
-	eventually(t, 15*time.Second, fmt.Sprintf("all of %d metrics moved", len(names)), func() bool {
+	eventually(t, 60*time.Second, fmt.Sprintf("all of %d metrics moved", len(names)), func() bool {
 		for _, n := range names {
 			if x.metric(n) > 0 {
 				seen[n] = true
 			}
 		}
-		if n, _ := r.redis.Len(t.Context(), "firehose_backfill"); n >= 900 && seen["sluice_backfill_held"] && seen["backfiller_repos_waiting"] {
+		if n, _ := r.redis.Len(t.Context(), "firehose_backfill"); n >= 900 && seen["sluice_backfill_held"] && seen["backfiller_repos_waiting"] && seen["backfiller_output_stream_length"] {
 			r.take()
 		}
 		return len(seen) == len(names)
 	})
-	eventually(t, 20*time.Second, "progress adds up", func() bool {
+	eventually(t, 60*time.Second, "progress adds up", func() bool {
 		r.take()
 		p := x.Progress()
 		return p.Repos["done"] == 10 && p.Repos["failed"] == 3 && p.Left == 0 && p.Totals["repos"] == 10
