@@ -20,20 +20,25 @@ cleanup() { compose down -v --timeout 20 >/dev/null 2>&1 || true; }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 cleanup
+# quietly COMMAND...: what it says is shown only if it fails.
+quietly() {
+  local said
+  said=$("$@" 2>&1) || { printf '%s\n' "$said" | tail -20; die "$* did not work"; }
+}
 in_indexer() { compose exec -T indexer /usr/local/bin/streamctl "$@"; }
 step "compose up, one indexer"
-compose up -d --no-build
+quietly compose up -d --no-build
 step "scale to six indexers and three backfillers under load"
-compose up -d --no-build --scale indexer=6 --scale backfiller=3 >/dev/null 2>&1
+quietly compose up -d --no-build --scale indexer=6 --scale backfiller=3
 wait_for 60 "six indexers in Prometheus" scraped 6
 in_indexer status
 step "replace every service under load"
-for service in backfiller ingester indexer; do
-  compose up -d --no-build --no-deps --force-recreate --scale indexer=6 --scale backfiller=3 "$service" >/dev/null 2>&1
-done
+quietly compose up -d --no-build --no-deps --force-recreate --scale backfiller=3 backfiller
+quietly compose up -d --no-build --no-deps --force-recreate ingester
+quietly compose up -d --no-build --no-deps --force-recreate --scale indexer=6 indexer
 wait_for 60 "six indexers in Prometheus again" scraped 6
 step "scale to two indexers and one backfiller under load"
-compose up -d --no-build --scale indexer=2 --scale backfiller=1 >/dev/null 2>&1
+quietly compose up -d --no-build --scale indexer=2 --scale backfiller=1
 wait_for 60 "two indexers in Prometheus" scraped 2
 step "waiting until it is drained"
 in_indexer status --wait --timeout "${COMPOSE_WAIT:-600}s" --summary --oracle http://simnet:2470

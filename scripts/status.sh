@@ -10,6 +10,7 @@ for f in "$RUN"/*.pid; do
   if alive "$n"; then printf '%-14s running  pid %s\n' "$n" "$(pid_of "$n")"; else printf '%-14s DEAD     see %s\n' "$n" "$RUN/logs/$n.log"; code=1; fi
 done
 . "$RUN/env"
+if ! compgen -G "$RUN/*.pid" >/dev/null; then say "everything is down; the data stays (make up, make clean)"; fi
 if alive redis && alive postgres && [ -x "$ROOT/bin/streamctl" ]; then
   say
   "$ROOT/bin/streamctl" status || code=1

@@ -20,7 +20,9 @@ BACKFILLERS=${UP_BACKFILLERS:-2}
 SCHEMA=${DATABASE_SCHEMA:-bsky}
 
 if [ -f "$RUN/env" ] && alive redis && alive postgres && alive ingester; then
-  say "already up (make status, make down)"
+  grep -q "^export SIMNET_URL=" "$RUN/env" && on="the simulated network" || on="a real relay"
+  if [ -n "${RELAY:-}" ] && [ "$on" = "the simulated network" ]; then die "already up with $on: make clean first, or their data mix"; fi
+  say "already up with $on, with the settings it was started with (make status, make down)"
   exit 0
 fi
 need_go
@@ -70,6 +72,8 @@ else
   set +a
   export INGESTER_FIREHOSE_START=${INGESTER_FIREHOSE_START:-oldest}
   export INGESTER_RESYNC_INTERVAL_SECS=${INGESTER_RESYNC_INTERVAL_SECS:-10} # its clock is quick
+  export INGESTER_DATA_IDLE_SECS=${INGESTER_DATA_IDLE_SECS:-0}               # it ends, and is quiet then
+  say "export CONSOLE_QUIET_SECS=\${CONSOLE_QUIET_SECS:-0}" >>"$RUN/env"
   sed -n 's/^\(export \)\?\([A-Z_]*=\)/export \2/p' "$RUN/simnet.env" >>"$RUN/env"
   oracle=(--oracle "$SIMNET_URL")
 fi

@@ -245,7 +245,7 @@ func environMap(environ []string) map[string]string {
 
 func (in *input) unknownVariables() {
 	known := knownNames(in.settings)
-	prefixes := []string{"INGESTER_", "INDEXER_", "BACKFILLER_", "SLUICE_", strings.ToUpper(in.service) + "_"}
+	prefixes := []string{"INGESTER_", "INDEXER_", "BACKFILLER_", "CONSOLE_", "SLUICE_", strings.ToUpper(in.service) + "_"}
 	for _, name := range slices.Sorted(maps.Keys(in.env)) {
 		isOurs := slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 		if !isOurs || strings.HasPrefix(name, "SLUICE_TEST_") || slices.Contains(known, name) {

@@ -47,7 +47,7 @@ func parseURL(raw string) (address, error) {
 			return address{}, fault.Fatalf("redis url %s: sentinel needs ?master_set=NAME", a.shown)
 		}
 	default:
-		return address{}, fault.Fatalf("redis url %s: unknown scheme %q", a.shown, u.Scheme)
+		return address{}, fault.Fatalf("redis url %s: unknown scheme %q: want redis://host:port, rediss://, redis+sentinel:// or redis+cluster://", a.shown, u.Scheme)
 	}
 	u.Scheme = scheme
 	for _, more := range splitHosts(u) {

@@ -25,7 +25,7 @@ import (
 // Variables of these tests: browserEnv=must makes a missing browser a failure,
 // shotsEnv names a folder that takes pictures of every state.
 const (
-	browserEnv = "CONSOLE_TEST_BROWSER"
+	browserEnv = "SLUICE_TEST_BROWSER"
 	shotsEnv   = "CONSOLE_TEST_SHOTS"
 )
 

@@ -24,7 +24,7 @@ func (t *tool) cursorCmd() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error { return t.cursorGet(cmd.Context(), args) },
 	}
 	set := &cobra.Command{
-		Use: "set <stream> <host> <value>", Short: "Set one cursor; stop the ingester first",
+		Use: "set <stream> <host> <value>", Short: "Set one cursor",
 		Long: "Set moves a cursor: back to read again (harmless, everything is idempotent), forward to leave out\n" +
 			"what is in between. An ingester that runs notices and goes on from the new place.",
 		Example: "  streamctl cursor set firehose_live bsky.network 1234567",

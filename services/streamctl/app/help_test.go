@@ -1,6 +1,7 @@
 package app
 
 import (
+	"io"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -18,7 +19,7 @@ func commands(cmd *cobra.Command) []*cobra.Command {
 		if c.Name() == "completion" || c.Name() == "help" {
 			continue // of the library
 		}
-		if c.Runnable() && !c.Hidden {
+		if c.Runnable() && !c.Hidden && !c.HasSubCommands() {
 			all = append(all, c)
 		}
 		all = append(all, commands(c)...)
@@ -114,4 +115,22 @@ func TestDeadLettersOfAnotherName(t *testing.T) {
 	r.in = "y\n"
 	r.ok("dlq", "drop", "given_up", "--all")
 	require.Contains(t, r.ok("dlq", "ls"), "no dead letters")
+}
+
+// A word that is no command is an error that names those there are, and a
+// wrong number of arguments one that says what is wanted.
+func TestMistypedCommands(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		"backfill stat": `unknown command "stat" of streamctl backfill: there are add, pause`,
+		"dlq list":      `unknown command "list" of streamctl dlq: there are drop, ls`,
+		"statsu":        `unknown command "statsu" of streamctl`,
+		"cursor set a":  "want streamctl cursor set <stream> <host> <value>",
+	} {
+		tl := &tool{out: io.Discard, err: io.Discard}
+		root := tl.root()
+		root.SetArgs(strings.Fields(line))
+		root.SetOut(io.Discard)
+		require.ErrorContains(t, root.ExecuteContext(t.Context()), want, line)
+	}
 }

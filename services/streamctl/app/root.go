@@ -89,7 +89,7 @@ func (t *tool) root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			if cmd.Name() == "help" || cmd.HasParent() && cmd.Parent().Name() == "completion" || strings.HasPrefix(cmd.Name(), "__") {
+			if cmd.HasSubCommands() || cmd.Name() == "help" || cmd.HasParent() && cmd.Parent().Name() == "completion" || strings.HasPrefix(cmd.Name(), "__") {
 				return nil
 			}
 			return t.load(cmd.Flags())
@@ -111,7 +111,38 @@ func (t *tool) root() *cobra.Command {
 	root.AddCommand(t.replayCmd(), t.incidentCmd())
 	root.SetHelpTemplate(helpTemplate)
 	hideSettings(flags, settings)
+	strict(root)
 	return root
+}
+
+// strict makes every command refuse arguments that it has no use for, in words
+// that say what it wants.
+func strict(cmd *cobra.Command) {
+	if cmd.HasSubCommands() && !cmd.Runnable() {
+		cmd.Args = cobra.ArbitraryArgs
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			var names []string
+			for _, sub := range cmd.Commands() {
+				if sub.IsAvailableCommand() {
+					names = append(names, sub.Name())
+				}
+			}
+			return fmt.Errorf("unknown command %q of %s: there are %s", args[0], cmd.CommandPath(), strings.Join(names, ", "))
+		}
+	} else if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return fmt.Errorf("%w: want %s", err, cmd.UseLine())
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		strict(sub)
+	}
 }
 
 // hideSettings keeps the settings out of the help of each command; "streamctl
