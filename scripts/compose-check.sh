@@ -30,16 +30,16 @@ step "compose up, one indexer"
 quietly compose up -d --no-build
 step "scale to six indexers and three backfillers under load"
 quietly compose up -d --no-build --scale indexer=6 --scale backfiller=3
-wait_for 60 "six indexers in Prometheus" scraped 6
+wait_for 180 "six indexers in Prometheus" scraped 6
 in_indexer status
 step "replace every service under load"
 quietly compose up -d --no-build --no-deps --force-recreate --scale backfiller=3 backfiller
 quietly compose up -d --no-build --no-deps --force-recreate ingester
 quietly compose up -d --no-build --no-deps --force-recreate --scale indexer=6 indexer
-wait_for 60 "six indexers in Prometheus again" scraped 6
+wait_for 180 "six indexers in Prometheus again" scraped 6
 step "scale to two indexers and one backfiller under load"
 quietly compose up -d --no-build --scale indexer=2 --scale backfiller=1
-wait_for 60 "two indexers in Prometheus" scraped 2
+wait_for 180 "two indexers in Prometheus" scraped 2
 step "waiting until it is drained"
 in_indexer status --wait --timeout "${COMPOSE_WAIT:-600}s" --summary --oracle http://simnet:2470
 in_indexer doctor --for 2s
