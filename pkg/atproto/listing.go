@@ -169,7 +169,7 @@ func listRefusal(resp *http.Response) error {
 	_ = json.Unmarshal(text, &x)
 	switch {
 	case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusServiceUnavailable:
-		return &ThrottledError{Status: resp.StatusCode, After: askedWait(resp.Header, time.Now())}
+		return &ThrottledError{Status: resp.StatusCode, After: AskedWait(resp.Header, time.Now())}
 	case resp.StatusCode == http.StatusNotImplemented,
 		resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusRequestTimeout:
 		return fault.Permanentf("status %d %.80q %.200q", resp.StatusCode, x.Error, x.Message)
@@ -177,9 +177,9 @@ func listRefusal(resp *http.Response) error {
 	return fmt.Errorf("status %d %.80q", resp.StatusCode, x.Error)
 }
 
-// askedWait reads Retry-After (seconds or a date) or RateLimit-Reset (Unix
-// seconds, or seconds from now), bounded; 0 if there is neither.
-func askedWait(h http.Header, now time.Time) time.Duration {
+// AskedWait reads Retry-After (seconds or a date) or RateLimit-Reset (Unix
+// seconds, or seconds from now), at most 15 minutes; 0 if there is neither.
+func AskedWait(h http.Header, now time.Time) time.Duration {
 	for _, v := range []string{h.Get("Retry-After"), h.Get("RateLimit-Reset")} {
 		var d time.Duration
 		if n, err := strconv.ParseInt(v, 10, 64); err == nil {

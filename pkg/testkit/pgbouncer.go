@@ -74,30 +74,11 @@ ignore_startup_parameters = extra_float_digits,options,search_path,statement_tim
 	})
 	pooled := *direct
 	pooled.Host = fmt.Sprintf("127.0.0.1:%d", port)
-	if err := reachable(pooled.String(), 20*time.Second); err != nil {
+	if err := poll(20*time.Second, func(ctx context.Context) error { return ask(ctx, pooled.String()) }); err != nil {
 		text, _ := os.ReadFile(filepath.Join(dir, "log"))
 		tb.Fatalf("pgbouncer on port %d: %v\n%s", port, err, text)
 	}
 	return pooled.String()
-}
-
-// reachable waits until a query through url is answered.
-func reachable(url string, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	for {
-		err := ask(ctx, url)
-		if err == nil {
-			return nil
-		}
-		t := time.NewTimer(20 * time.Millisecond)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return err
-		}
-	}
 }
 
 func ask(ctx context.Context, url string) error {

@@ -137,21 +137,17 @@ func (s *PostgresServer) Start(settings ...string) error {
 }
 
 func (s *PostgresServer) wait(limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	for {
+	err := poll(limit, func(ctx context.Context) error {
 		conn, err := pgx.Connect(ctx, s.URL)
-		if err == nil {
-			return conn.Close(ctx)
+		if err != nil {
+			return err
 		}
-		t := time.NewTimer(50 * time.Millisecond)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return fmt.Errorf("postgres on port %d: %w", s.port, err)
-		}
+		return conn.Close(ctx)
+	})
+	if err != nil {
+		return fmt.Errorf("postgres on port %d: %w", s.port, err)
 	}
+	return nil
 }
 
 // Kill ends the server at once (immediate shutdown: as after a crash) and

@@ -74,10 +74,15 @@ func (s *RedisServer) Kill() {
 }
 
 func waitRedis(url string, limit time.Duration) error {
+	return poll(limit, func(ctx context.Context) error { return pingRedis(ctx, url) })
+}
+
+// poll repeats ready until it succeeds. After limit it returns its last error.
+func poll(limit time.Duration, ready func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	for {
-		err := pingRedis(ctx, url)
+		err := ready(ctx)
 		if err == nil {
 			return nil
 		}

@@ -196,8 +196,6 @@ func TestBackfillBigRepoBoundedMemory(t *testing.T) {
 	n := 20_000
 	if os.Getenv("SLUICE_SOAK") != "" {
 		n = 1_000_000
-	} else if testing.Short() {
-		t.Skip("long")
 	}
 	r := newRig(t)
 	h := r.w.newHost(t)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/pkg/atproto"
 	"sluice/pkg/event"
 )
 
@@ -86,7 +87,7 @@ func FuzzRetryAfter(f *testing.F) {
 	f.Add("9223372036854775807", "9223372036854775807")
 	f.Fuzz(func(t *testing.T, after, reset string) {
 		h := http.Header{"Retry-After": {after}, "Ratelimit-Reset": {reset}}
-		if d := retryAfter(h, time.Now()); d < 0 || d > 15*time.Minute {
+		if d := atproto.AskedWait(h, time.Now()); d < 0 || d > 15*time.Minute {
 			t.Fatalf("wait of %s", d)
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/pkg/atproto"
 	"sluice/pkg/fault"
 )
 
@@ -261,7 +262,7 @@ func refusal(resp *http.Response) error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		return &throttled{status: resp.StatusCode, after: retryAfter(resp.Header, time.Now())}
+		return &throttled{status: resp.StatusCode, after: atproto.AskedWait(resp.Header, time.Now())}
 	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
 		return fault.Permanentf("status %d", resp.StatusCode)
 	}
@@ -273,25 +274,4 @@ func refusal(resp *http.Response) error {
 		return fault.Permanentf("status %d: %s", resp.StatusCode, xrpc.Error)
 	}
 	return fmt.Errorf("status %d %.80q", resp.StatusCode, xrpc.Error)
-}
-
-// retryAfter reads Retry-After (seconds or a date) or RateLimit-Reset (a unix
-// time or seconds), bounded; 0 if the answer has neither.
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	const ceiling = 15 * time.Minute
-	for _, v := range []string{h.Get("Retry-After"), h.Get("RateLimit-Reset")} {
-		if v == "" {
-			continue
-		}
-		if n, err := strconv.ParseInt(v, 10, 64); err == nil {
-			if n > 1_000_000_000 {
-				return min(max(time.Unix(n, 0).Sub(now), 0), ceiling)
-			}
-			return min(max(time.Duration(n)*time.Second, 0), ceiling)
-		}
-		if at, err := http.ParseTime(v); err == nil {
-			return min(max(at.Sub(now), 0), ceiling)
-		}
-	}
-	return 0
 }

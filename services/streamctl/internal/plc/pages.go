@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/pkg/atproto"
 	"sluice/pkg/fault"
 )
 
@@ -22,8 +23,6 @@ const (
 	maxPage = 64 << 20
 	// pageTries is how often one page is asked for.
 	pageTries = 8
-	// maxWait bounds how long a directory can send us away.
-	maxWait = 15 * time.Minute
 )
 
 // Remote imports from an address: the export endpoint of a directory page by
@@ -92,8 +91,8 @@ func (im *Importer) page(ctx context.Context, client *http.Client, address strin
 			return nil, err
 		}
 		wait := fault.Backoff{Initial: time.Second, Max: time.Minute}.Delay(attempt)
-		if asked, ok := errors.AsType[*askedError](err); ok {
-			wait = max(wait, asked.after)
+		if asked, ok := errors.AsType[*atproto.ThrottledError](err); ok {
+			wait = max(wait, asked.After)
 		}
 		if err := fault.Sleep(ctx, wait); err != nil {
 			return nil, err
@@ -117,14 +116,6 @@ func fetch(ctx context.Context, client *http.Client, address string) ([]byte, er
 	return body, nil
 }
 
-// askedError is an answer that asks to come again later.
-type askedError struct {
-	status int
-	after  time.Duration
-}
-
-func (e *askedError) Error() string { return fmt.Sprintf("status %d", e.status) }
-
 func get(ctx context.Context, client *http.Client, address string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {
@@ -140,8 +131,7 @@ func get(ctx context.Context, client *http.Client, address string) (*http.Respon
 	_ = resp.Body.Close()
 	switch {
 	case resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable:
-		seconds, _ := strconv.ParseInt(resp.Header.Get("Retry-After"), 10, 32)
-		err = &askedError{resp.StatusCode, min(max(time.Duration(seconds)*time.Second, 0), maxWait)}
+		err = &atproto.ThrottledError{Status: resp.StatusCode, After: atproto.AskedWait(resp.Header, time.Now())}
 	case resp.StatusCode < http.StatusInternalServerError:
 		err = fault.Permanentf("status %d", resp.StatusCode)
 	default:
