@@ -28,6 +28,12 @@ type Config struct {
 	Wait time.Duration
 	// Queue is how many values wait in front of each lane. Default Batch.
 	Queue int
+	// Yield, if set, is called before a lane takes its turn: it may hold the
+	// lane back while more urgent work waits.
+	Yield func(ctx context.Context)
+	// Turns bounds how many lanes apply at once; nil is all of them. A batch
+	// grows while its lane waits.
+	Turns *Turns
 	// Registerer takes the metrics; nil exports none.
 	Registerer prometheus.Registerer
 }
@@ -75,7 +81,7 @@ func New[T any](cfg Config, apply func(ctx context.Context, batch []T) error) *L
 	for i := range l.queues {
 		l.queues[i] = make(chan T, cfg.Queue)
 	}
-	l.metrics = newMetrics(cfg.Registerer, cfg.Name, l.depth)
+	l.metrics = newMetrics(cfg, l.depth)
 	return l
 }
 
@@ -168,14 +174,33 @@ func (l *Lanes[T]) runLane(ctx context.Context, q <-chan T) error {
 			}
 			batch = append(batch[:0], v)
 		}
-		batch = l.collect(ctx, q, batch)
-		start := time.Now()
-		if err := l.apply(ctx, batch); err != nil {
+		var err error
+		if batch, err = l.takeTurn(ctx, q, batch); err != nil {
 			return err
 		}
-		l.metrics.observe(len(batch), time.Since(start))
 		clear(batch)
 	}
+}
+
+// takeTurn applies a batch that begins with what is in batch.
+func (l *Lanes[T]) takeTurn(ctx context.Context, q <-chan T, batch []T) ([]T, error) {
+	if l.cfg.Yield != nil {
+		l.cfg.Yield(ctx)
+	}
+	if l.cfg.Turns != nil {
+		done, err := l.cfg.Turns.Take(ctx)
+		if err != nil {
+			return batch, err
+		}
+		defer func() { done(len(batch)) }()
+	}
+	batch = l.collect(ctx, q, batch)
+	start := time.Now()
+	if err := l.apply(ctx, batch); err != nil {
+		return batch, err
+	}
+	l.metrics.observe(len(batch), time.Since(start))
+	return batch, nil
 }
 
 // collect fills batch until it is full, the wait is over, the queue is closed,

@@ -11,8 +11,8 @@ type metrics struct {
 	seconds prometheus.Histogram
 }
 
-func newMetrics(reg prometheus.Registerer, name string, depth func() float64) *metrics {
-	labels := prometheus.Labels{"lanes": name}
+func newMetrics(cfg Config, depth func() float64) *metrics {
+	labels := prometheus.Labels{"lanes": cfg.Name}
 	m := &metrics{
 		size: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "sluice_lane_batch_entries", Help: "Entries of one batch. Small ones under load mean that reading is the bottleneck.",
@@ -23,14 +23,20 @@ func newMetrics(reg prometheus.Registerer, name string, depth func() float64) *m
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}, NativeHistogramBucketFactor: 1.1, ConstLabels: labels,
 		}),
 	}
-	if reg != nil {
-		waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "sluice_lane_waiting_entries", Help: "Entries that wait in the lanes. At its bound the reader waits too.", ConstLabels: labels,
-		}, depth)
-		for _, c := range []prometheus.Collector{m.size, m.seconds, waiting} {
-			if err := reg.Register(c); err != nil {
-				panic(err) // two lanes of one name is a mistake of the program
-			}
+	if cfg.Registerer == nil {
+		return m
+	}
+	all := []prometheus.Collector{m.size, m.seconds, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sluice_lane_waiting_entries", Help: "Entries that wait in the lanes. At its bound the reader waits too.", ConstLabels: labels,
+	}, depth)}
+	if t := cfg.Turns; t != nil {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "sluice_lane_turns", Help: "Batches that may be applied at once, as found by measuring. At the number of lanes: the database might take more.", ConstLabels: labels,
+		}, func() float64 { return float64(t.Limit()) }))
+	}
+	for _, c := range all {
+		if err := cfg.Registerer.Register(c); err != nil {
+			panic(err) // two lanes of one name is a mistake of the program
 		}
 	}
 	return m

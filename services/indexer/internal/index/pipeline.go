@@ -86,8 +86,8 @@ func (c Config) withDefaults() Config {
 	c.Consumer.Streams = []string{c.Name}
 	c.Consumer.Batch = c.Batch
 	if c.Consumer.Window <= 0 {
-		// Every lane may hold a batch in work and one in its queue.
-		c.Consumer.Window = 2*c.Batch + c.Lanes*c.Batch/2
+		// So much that the lanes that wait for their turn find full batches.
+		c.Consumer.Window = 2*c.Batch + c.Lanes*c.Batch
 	}
 	return c
 }
@@ -166,7 +166,8 @@ func (p *Pipeline[T]) Run(ctx context.Context) error {
 	// The lanes outlive the grace time, since each entry in them is to be
 	// handed over.
 	p.lanes = lane.New(lane.Config{
-		Name: p.cfg.Name, Lanes: p.cfg.Lanes, Batch: p.cfg.Batch, Wait: p.cfg.Wait, Queue: max(p.cfg.Batch/2, 1), Registerer: p.metrics.reg,
+		Name: p.cfg.Name, Lanes: p.cfg.Lanes, Batch: p.cfg.Batch, Wait: p.cfg.Wait, Queue: p.cfg.Batch,
+		Yield: p.yield(work), Turns: lane.NewTurns(p.cfg.Lanes, p.cfg.Batch/4), Registerer: p.metrics.reg,
 	}, func(_ context.Context, batch []entry[T]) error { return p.applyBatch(work, batch) })
 	forever := context.WithoutCancel(ctx)
 	g, reading := errgroup.WithContext(ctx)
@@ -191,6 +192,14 @@ func (p *Pipeline[T]) Run(ctx context.Context) error {
 		return nil // the stop was asked for; what is not acknowledged comes back
 	}
 	return err
+}
+
+// yield lets more urgent work go first, until there is no time left.
+func (p *Pipeline[T]) yield(work context.Context) func(context.Context) {
+	if p.cfg.Yield == nil {
+		return nil
+	}
+	return func(context.Context) { p.cfg.Yield(work) }
 }
 
 // Busy says whether entries wait for a lane in numbers: this pipeline is behind.
@@ -294,9 +303,6 @@ func reasonOf(err error) event.Reason {
 func (p *Pipeline[T]) applyBatch(ctx context.Context, batch []entry[T]) error {
 	crash.Point(crash.AfterReadBeforeApply)
 	defer p.order.settled(len(batch))
-	if p.cfg.Yield != nil {
-		p.cfg.Yield(ctx)
-	}
 	p.metrics.active(1)
 	defer p.metrics.active(-1)
 	return p.attempt(ctx, batch)

@@ -81,7 +81,7 @@ func TestTroubleElsewhere(t *testing.T) {
 	p, err := index.Events(b.client, cfg, true, index.Sinks{Apply: m, Sweeps: m, Delete: m}, index.NewMetrics(metrics), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	start(t, p)
-	eventually(t, "many attempts", func() bool { return failures.Load() > 30 })
+	eventually(t, "many attempts", func() bool { return failures.Load() > 5 })
 	require.NoError(t, testutil.GatherAndCompare(metrics, strings.NewReader(`
 # HELP sluice_index_splits_total Batches halved to find the entry at fault.
 # TYPE sluice_index_splits_total counter

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,7 +31,7 @@ var (
 	measure   = flag.Bool("measure", false, "measure; a few records are only a check that it works")
 	out       = flag.String("out", "", "bench.json to merge the rows into")
 	n         = flag.Int("records", 60000, "records of a mix")
-	lanes     = flag.Int("lanes", 4, "appliers at once, and connections of COPY")
+	lanes     = flag.Int("lanes", runtime.NumCPU(), "appliers at once, and connections of COPY")
 	rounds    = flag.Int("rounds", 3, "turns; the median ratio counts")
 	size      = flag.Int("batch", 500, "changes of a batch")
 	seconds   = flag.Int("seconds", 20, "how long the way by statement runs")
@@ -155,6 +156,12 @@ func (w *workbench) applyWith(t *testing.T, stores []*store.Store, changes []sto
 	require.NoError(t, g.Wait())
 	stop()
 	require.NoError(t, bg.Wait())
+	w.finish(t)
+}
+
+// finish does what is left of the work that follows the changes.
+func (w *workbench) finish(t *testing.T) {
+	t.Helper()
 	for {
 		a, err := w.store.Recheck(t.Context())
 		require.NoError(t, err)

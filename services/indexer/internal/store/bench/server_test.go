@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -43,6 +44,7 @@ func startServer(t *testing.T) *server {
 	case !*measure:
 		s.url, _ = testkit.Postgres(t)
 	case s.url == "":
+		debug.SetGCPercent(400) // as the indexer does
 		s.url = testkit.StartPostgres(t, productionSettings(t)...).URL
 	}
 	s.admin = openPool(t, s.url)
