@@ -42,6 +42,8 @@ type HTTPConfig struct {
 	MaxRedirects int
 	// MaxConnsPerHost bounds the connections to one host; 0: no bound.
 	MaxConnsPerHost int
+	// Resolver looks names up; nil is that of the system.
+	Resolver *net.Resolver
 	// UserAgent of requests that have none. Default "sluice".
 	UserAgent string
 }
@@ -53,7 +55,7 @@ type HTTPConfig struct {
 // used. Headers, redirects and bodies are bounded, TLS is verified, and a
 // redirect from https to http is an error.
 func NewHTTPClient(c HTTPConfig) (*http.Client, error) {
-	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Resolver: c.Resolver}
 	if !c.Trusted {
 		control, err := guard(c.AllowPrivate)
 		if err != nil {
