@@ -198,7 +198,7 @@ func (s *Subscription) Run(ctx context.Context) error {
 		s.c.Metrics.reconnects.WithLabelValues(s.name, string(err.reason)).Inc()
 		wait := s.c.Backoff.Delay(attempt)
 		s.c.Log.WarnContext(ctx, "stream ended, connecting again",
-			"reason", string(err.reason), "messages", got, "attempt", attempt, "wait", wait, slog.Any("err", err.err))
+			"reason", string(err.reason), "messages", got, "attempt", attempt, "wait", wait.String(), slog.Any("err", err.err))
 		if fault.Sleep(ctx, wait) != nil {
 			return nil //nolint:nilerr // a stop is no error
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"os"
 	"os/signal"
@@ -257,6 +258,9 @@ func (s *shell) limitMemory(ctx context.Context) {
 	if err != nil {
 		s.log.DebugContext(ctx, "no memory limit found", slog.Any("err", err))
 		return
+	}
+	if limit == math.MaxInt64 {
+		return // the container has none
 	}
 	s.log.InfoContext(ctx, "memory limit set", "bytes", limit)
 }

@@ -90,7 +90,7 @@ func New(ctx context.Context, cfg Config, d proc.Deps) (*App, error) {
 
 func (a *App) connect(ctx context.Context) error {
 	wait := fault.Backoff{Initial: 250 * time.Millisecond, Max: 5 * time.Second, Notify: func(err error, attempt int, in time.Duration) {
-		a.log.WarnContext(ctx, "waiting for Redis", slog.String("setting", "REDIS_URL"), slog.Int("attempt", attempt), slog.Duration("retry_in", in), slog.Any("err", err))
+		a.log.WarnContext(ctx, "waiting for Redis", slog.String("setting", "REDIS_URL"), slog.Int("attempt", attempt), slog.String("retry_in", in.String()), slog.Any("err", err))
 	}}
 	err := fault.Retry(ctx, wait, func(ctx context.Context) (err error) {
 		a.redis, err = redstream.Open(ctx, redstream.Config{URL: a.cfg.RedisURL, KeyPrefix: a.cfg.KeyPrefix}, a.deps.Log, a.deps.Registry)

@@ -252,7 +252,7 @@ func (e *Enumerator) pass(ctx context.Context) (again time.Duration, err error) 
 		return 0, err
 	}
 	if failed := run.failed(); failed > 0 {
-		e.log.WarnContext(ctx, "hosts not listed to the end", slog.Int("hosts", failed), slog.Duration("again_in", e.cfg.RetryHosts))
+		e.log.WarnContext(ctx, "hosts not listed to the end", slog.Int("hosts", failed), slog.String("again_in", e.cfg.RetryHosts.String()))
 		return e.cfg.RetryHosts, nil
 	}
 	if len(targets) > 0 {
