@@ -21,14 +21,22 @@ const (
 	maxListBytes  = 8 << 20
 	maxListCursor = 2048
 	maxListPark   = 15 * time.Minute
+	listTimeout   = time.Minute
 )
 
-// Listing reads the repositories that a host lists, a page at a time: all of
-// them by com.atproto.sync.listRepos, or those with a collection by
-// com.atproto.sync.listReposByCollection.
+// Doer sends HTTP requests. It is safe for concurrent use.
+type Doer interface {
+	Do(req *http.Request) (*http.Response, error)
+}
+
+// Listing reads what a host lists, a page at a time: its repositories, all of
+// them by com.atproto.sync.listRepos or those with a collection by
+// com.atproto.sync.listReposByCollection, and as a relay the hosts that it
+// knows, by com.atproto.sync.listHosts.
 type Listing struct {
-	// Client sends the requests; it bounds redirects and time.
-	Client *http.Client
+	// Client sends the requests; it bounds redirects. A page is bounded here: to
+	// 8 MiB, and to a minute from the request to its last byte.
+	Client Doer
 	// Host is the base URL: scheme://host.
 	Host string
 	// Collection chooses listReposByCollection; empty: listRepos.
@@ -52,31 +60,21 @@ type ListPage struct {
 	Bad    int
 }
 
-// Page asks for the page at cursor. Its errors are Transient; Permanent are a
-// method that the host does not have, a request that it finds wrong, and a
-// cursor that cannot be used. A *ThrottledError among them says when to ask again.
+// Page asks for the page at cursor. Its errors are Transient, since a host may
+// do better when it is asked again; Permanent are that it does not have the
+// method, and a cursor that cannot be used. A *ThrottledError among them says when to ask again.
 func (l *Listing) Page(ctx context.Context, cursor string, limit int) (ListPage, error) {
-	method := "com.atproto.sync.listRepos"
-	query := url.Values{"limit": {strconv.Itoa(limit)}}
+	method, query := "com.atproto.sync.listRepos", url.Values{}
 	if l.Collection != "" {
 		method = "com.atproto.sync.listReposByCollection"
 		query.Set("collection", l.Collection)
-	}
-	if cursor != "" {
-		query.Set("cursor", cursor)
 	}
 	var body struct {
 		Cursor string            `json:"cursor"`
 		Repos  []json.RawMessage `json:"repos"`
 	}
-	if err := l.get(ctx, method, query, &body); err != nil {
+	if err := l.page(ctx, method, query, cursor, limit, &body, &body.Cursor); err != nil {
 		return ListPage{}, fmt.Errorf("%s of %s: %w", method, l.Host, err)
-	}
-	switch {
-	case len(body.Cursor) > maxListCursor:
-		return ListPage{}, fault.Permanentf("%s of %s: cursor of %d bytes", method, l.Host, len(body.Cursor))
-	case body.Cursor != "" && body.Cursor == cursor:
-		return ListPage{}, fault.Permanentf("%s of %s: cursor %.80q does not move", method, l.Host, cursor)
 	}
 	p := ListPage{Cursor: body.Cursor, Repos: make([]ListedRepo, 0, len(body.Repos))}
 	for _, raw := range body.Repos {
@@ -122,7 +120,27 @@ func listedRepo(raw json.RawMessage) (ListedRepo, bool) {
 	return out, true
 }
 
+// page asks for one page, decodes it, and looks at the cursor that it brings.
+func (l *Listing) page(ctx context.Context, method string, query url.Values, cursor string, limit int, into any, next *string) error {
+	query.Set("limit", strconv.Itoa(limit))
+	if cursor != "" {
+		query.Set("cursor", cursor)
+	}
+	if err := l.get(ctx, method, query, into); err != nil {
+		return err
+	}
+	switch {
+	case len(*next) > maxListCursor:
+		return fault.Permanentf("cursor of %d bytes", len(*next))
+	case *next != "" && *next == cursor:
+		return fault.Permanentf("cursor %.80q does not move", cursor)
+	}
+	return nil
+}
+
 func (l *Listing) get(ctx context.Context, method string, query url.Values, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, l.Host+"/xrpc/"+method+"?"+query.Encode(), http.NoBody)
 	if err != nil {
 		return fault.Permanentf("make request: %w", err)
@@ -167,14 +185,17 @@ func listRefusal(resp *http.Response) error {
 		Message string `json:"message"`
 	}
 	_ = json.Unmarshal(text, &x)
-	switch {
-	case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusServiceUnavailable:
+	switch resp.StatusCode {
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		return &ThrottledError{Status: resp.StatusCode, After: AskedWait(resp.Header, time.Now())}
-	case resp.StatusCode == http.StatusNotImplemented,
-		resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusRequestTimeout:
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
 		return fault.Permanentf("status %d %.80q %.200q", resp.StatusCode, x.Error, x.Message)
 	}
-	return fmt.Errorf("status %d %.80q", resp.StatusCode, x.Error)
+	err := fmt.Errorf("status %d %.80q %.200q", resp.StatusCode, x.Error, x.Message)
+	if x.Error == "MethodNotImplemented" {
+		return fault.As(fault.Permanent, err)
+	}
+	return err
 }
 
 // AskedWait reads Retry-After (seconds or a date) or RateLimit-Reset (Unix

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"sluice/pkg/atproto"
 	"sluice/pkg/event"
 	"sluice/pkg/fault"
 	"sluice/pkg/redstream"
@@ -108,7 +109,7 @@ type Deps struct {
 	Pressure *pressure.Stream
 	Encode   Encode
 	// Trusted asks configured relays, Guarded hosts that came over the network.
-	Trusted, Guarded Doer
+	Trusted, Guarded atproto.Doer
 	Log              *slog.Logger
 	Registry         prometheus.Registerer
 }
@@ -292,7 +293,7 @@ func (e *Enumerator) ended(ctx context.Context, t target, run *passState, err er
 	return nil
 }
 
-func (e *Enumerator) client(t target) Doer {
+func (e *Enumerator) client(t target) atproto.Doer {
 	if t.trusted {
 		return e.deps.Trusted
 	}
@@ -330,7 +331,7 @@ func (e *Enumerator) targets(ctx context.Context) []target {
 func (e *Enumerator) hostsOf(ctx context.Context, relay target) (hosts []target, accounts int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.VisitTime)
 	defer cancel()
-	l := lister{http: e.client(relay), base: relay.base}
+	l := &atproto.Listing{Client: e.client(relay), Host: relay.base}
 	scheme, _, _ := strings.Cut(relay.base, "://")
 	seen := map[string]bool{}
 	var b bounds
@@ -340,30 +341,30 @@ func (e *Enumerator) hostsOf(ctx context.Context, relay target) (hosts []target,
 			return hosts, accounts, err
 		}
 		before := len(seen)
-		for _, h := range p.hosts {
-			if seen[h.name] {
+		for _, h := range p.Hosts {
+			if seen[h.Name] {
 				continue
 			}
-			seen[h.name] = true
-			accounts += h.accounts
-			if h.status != "banned" {
-				hosts = append(hosts, target{name: h.name, base: scheme + "://" + h.name})
+			seen[h.Name] = true
+			accounts += h.Accounts
+			if h.Status != "banned" {
+				hosts = append(hosts, target{name: h.Name, base: scheme + "://" + h.Name})
 			}
 		}
-		if p.cursor == "" {
+		if p.Cursor == "" {
 			return hosts, accounts, nil
 		}
 		if err := b.page(len(seen) - before); err != nil {
 			return hosts, accounts, fmt.Errorf("listHosts of %s: %w", relay.name, err)
 		}
-		cursor = p.cursor
+		cursor = p.Cursor
 	}
 	return hosts, accounts, fmt.Errorf("listHosts of %s names more than %d hosts", relay.name, maxHosts)
 }
 
 // hostPage asks for one page of hosts until it is answered, halving the limit
 // each time.
-func (e *Enumerator) hostPage(ctx context.Context, l lister, cursor string) (p hostPage, err error) {
+func (e *Enumerator) hostPage(ctx context.Context, l *atproto.Listing, cursor string) (p atproto.HostPage, err error) {
 	limit := e.cfg.PageSize
 	backoff := e.cfg.Backoff
 	backoff.Attempts = e.cfg.Attempts
@@ -372,11 +373,11 @@ func (e *Enumerator) hostPage(ctx context.Context, l lister, cursor string) (p h
 		limit = max(limit/2, 1)
 	}
 	err = fault.Retry(ctx, backoff, func(ctx context.Context) (err error) {
-		p, err = l.hosts(ctx, cursor, limit)
+		p, err = l.Hosts(ctx, cursor, limit)
 		return err
 	})
 	if err == nil {
-		e.metrics.badRows.Add(float64(p.bad))
+		e.metrics.badRows.Add(float64(p.Bad))
 	}
 	return p, err
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/pkg/atproto"
 	"sluice/pkg/event"
 	"sluice/pkg/fault"
 	"sluice/pkg/redstream"
@@ -172,8 +173,10 @@ func (g *Gaps) fillOne(ctx context.Context, relay target, raw string) error {
 	w := g.e.walk(relay)
 	w.key, w.endKey = g.key(relay.name)+":cursor", g.key(relay.name)+":filled"
 	w.reason = event.ReasonResync
-	w.choose = func(ctx context.Context, rows []Row) ([]Row, error) { return g.choose(ctx, noted, rows) }
-	w.saved = func(context.Context, []Row) {}
+	w.choose = func(ctx context.Context, rows []atproto.ListedRepo) ([]atproto.ListedRepo, error) {
+		return g.choose(ctx, noted, rows)
+	}
+	w.saved = func(context.Context, []atproto.ListedRepo) {}
 	filling := g.key(relay.name) + ":filling"
 	begun, _, err := g.e.cursor(ctx, filling)
 	if err != nil {
@@ -195,7 +198,7 @@ func (g *Gaps) fillOne(ctx context.Context, relay target, raw string) error {
 }
 
 // choose keeps the repositories that may have changed in the gap.
-func (g *Gaps) choose(ctx context.Context, noted gap, rows []Row) ([]Row, error) {
+func (g *Gaps) choose(ctx context.Context, noted gap, rows []atproto.ListedRepo) ([]atproto.ListedRepo, error) {
 	kept := rows[:0:0]
 	for i := range rows {
 		if at, ok := revTime(rows[i].Rev); !ok || !at.Before(noted.since.Add(-gapMargin)) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"sluice/pkg/atproto"
 	"sluice/pkg/crash"
 	"sluice/pkg/event"
 	"sluice/pkg/fault"
@@ -27,8 +28,8 @@ func (w *walk) pagesFrom(ctx context.Context, saved string) (end bool, err error
 		if err != nil {
 			return false, err
 		}
-		next := p.cursor
-		if next == "" || (!w.target.trusted && w.listed+len(p.rows) > maxHostRepos) {
+		next := p.Cursor
+		if next == "" || (!w.target.trusted && w.listed+len(p.Repos) > maxHostRepos) {
 			next = doneMark
 		}
 		if saved == doneMark && next == doneMark {
@@ -45,7 +46,7 @@ func (w *walk) pagesFrom(ctx context.Context, saved string) (end bool, err error
 		if next == doneMark {
 			return true, nil
 		}
-		if err := w.bounds.page(len(p.rows)); err != nil {
+		if err := w.bounds.page(len(p.Repos)); err != nil {
 			return false, fmt.Errorf("listRepos of %s: %w", w.target.name, err)
 		}
 		saved = next
@@ -59,7 +60,7 @@ func (w *walk) wait(ctx context.Context) error {
 
 // next fetches a page; from a host that the relay named, within what is left
 // of the time of its visit.
-func (w *walk) next(ctx context.Context, cursor string) (page, error) {
+func (w *walk) next(ctx context.Context, cursor string) (atproto.ListPage, error) {
 	if w.target.trusted {
 		return w.fetch(ctx, cursor)
 	}
@@ -69,49 +70,58 @@ func (w *walk) next(ctx context.Context, cursor string) (page, error) {
 	p, err := w.fetch(limited, cursor)
 	w.spent += time.Since(started)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
-		return page{}, fmt.Errorf("listing of %s goes on in the next pass: no end within %s", w.target.name, w.cfg.VisitTime)
+		return atproto.ListPage{}, fmt.Errorf("listing of %s goes on in the next pass: no end within %s", w.target.name, w.cfg.VisitTime)
 	}
 	return p, err
 }
 
 // fetch asks for one page until it is answered, halving the limit each time.
-func (w *walk) fetch(ctx context.Context, cursor string) (page, error) {
+func (w *walk) fetch(ctx context.Context, cursor string) (atproto.ListPage, error) {
 	if w.limit == 0 {
 		w.limit = w.cfg.PageSize
 	}
 	for attempt := 1; ; attempt++ {
-		p, err := w.lister.repos(ctx, cursor, w.limit)
+		p, err := w.ask(ctx, cursor)
 		if err == nil {
-			w.metrics.badRows.Add(float64(p.bad))
-			w.metrics.fetched.Add(float64(len(p.rows)))
-			w.metrics.passRepos.Add(float64(len(p.rows)))
+			w.metrics.badRows.Add(float64(p.Bad))
+			w.metrics.fetched.Add(float64(len(p.Repos)))
+			w.metrics.passRepos.Add(float64(len(p.Repos)))
 			w.limit = min(w.limit*2, w.cfg.PageSize)
 			return p, nil
 		}
 		if ctx.Err() != nil {
-			return page{}, err
+			return atproto.ListPage{}, err
 		}
 		w.metrics.fetchErrors.Inc()
 		last := !w.target.trusted && attempt >= w.cfg.Attempts
 		if last || fault.ClassOf(err) != fault.Transient {
-			return page{}, err
+			return atproto.ListPage{}, err
 		}
 		wait := w.cfg.Backoff.Delay(attempt)
-		if slow, ok := errors.AsType[*throttled](err); ok {
-			wait = max(wait, slow.after)
+		if slow, ok := errors.AsType[*atproto.ThrottledError](err); ok {
+			wait = max(wait, slow.After)
 		} else {
 			w.limit = max(w.limit/2, 1)
 		}
 		w.logged.warn(ctx, w.log, "page of repositories not answered", w.target.name, err)
 		if fault.Sleep(ctx, wait) != nil {
-			return page{}, err
+			return atproto.ListPage{}, err
 		}
 	}
 }
 
+// ask asks for one page. The mark of the end is no cursor that a host may give.
+func (w *walk) ask(ctx context.Context, cursor string) (atproto.ListPage, error) {
+	p, err := w.listing.Page(ctx, cursor, w.limit)
+	if err == nil && p.Cursor == doneMark {
+		return atproto.ListPage{}, fault.Permanentf("listRepos of %s: cursor is the end mark", w.target.name)
+	}
+	return p, err
+}
+
 // save appends the jobs of a page and moves the cursor past it.
-func (w *walk) save(ctx context.Context, saved, next string, p page) error {
-	rows, err := w.choose(ctx, p.rows)
+func (w *walk) save(ctx context.Context, saved, next string, p atproto.ListPage) error {
+	rows, err := w.choose(ctx, p.Repos)
 	if err != nil {
 		return err
 	}
@@ -136,7 +146,7 @@ func (w *walk) save(ctx context.Context, saved, next string, p page) error {
 	if err != nil {
 		return fmt.Errorf("append page of %s: %w", w.target.name, err)
 	}
-	w.listed += len(p.rows)
+	w.listed += len(p.Repos)
 	w.metrics.written.Add(float64(added))
 	w.saved(ctx, rows)
 	return nil

@@ -3,11 +3,13 @@ package enumerate
 import (
 	"context"
 	"fmt"
+
+	"sluice/pkg/atproto"
 )
 
 // fingerprint is what a row is compared by: an inactive repository that comes
 // back, or the other way round, is a change.
-func (r *Row) fingerprint() string {
+func fingerprint(r *atproto.ListedRepo) string {
 	if r.Active {
 		return r.Rev
 	}
@@ -15,7 +17,7 @@ func (r *Row) fingerprint() string {
 }
 
 // changed leaves out the rows whose last job was for the same rev.
-func (e *Enumerator) changed(ctx context.Context, rows []Row) ([]Row, error) {
+func (e *Enumerator) changed(ctx context.Context, rows []atproto.ListedRepo) ([]atproto.ListedRepo, error) {
 	if e.deps.Revs == nil || len(rows) == 0 {
 		return rows, nil
 	}
@@ -33,7 +35,7 @@ func (e *Enumerator) changed(ctx context.Context, rows []Row) ([]Row, error) {
 	}
 	kept := rows[:0:0]
 	for i := range rows {
-		if rows[i].Rev != "" && known[i] == rows[i].fingerprint() {
+		if rows[i].Rev != "" && known[i] == fingerprint(&rows[i]) {
 			e.metrics.unchanged.Inc()
 			continue
 		}
@@ -43,13 +45,13 @@ func (e *Enumerator) changed(ctx context.Context, rows []Row) ([]Row, error) {
 }
 
 // remember is best effort: what is not remembered becomes a job again.
-func (e *Enumerator) remember(ctx context.Context, rows []Row) {
+func (e *Enumerator) remember(ctx context.Context, rows []atproto.ListedRepo) {
 	if e.deps.Revs == nil || len(rows) == 0 {
 		return
 	}
 	dids, revs := make([]string, len(rows)), make([]string, len(rows))
 	for i := range rows {
-		dids[i], revs[i] = rows[i].DID, rows[i].fingerprint()
+		dids[i], revs[i] = rows[i].DID, fingerprint(&rows[i])
 	}
 	if err := e.deps.Revs.Put(ctx, dids, revs); err != nil && ctx.Err() == nil {
 		e.logged.warn(ctx, e.log, "revs not remembered", "", err)

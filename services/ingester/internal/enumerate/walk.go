@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"sluice/pkg/atproto"
 	"sluice/pkg/event"
 	"sluice/pkg/fault"
 	"sluice/pkg/redstream"
@@ -17,14 +18,14 @@ import (
 type walk struct {
 	*Enumerator
 
-	target target
-	lister lister
+	target  target
+	listing atproto.Listing
 	// key holds the place in the listing, endKey the time it was read to its end.
 	key, endKey string
 	// choose returns the rows that become jobs.
-	choose func(ctx context.Context, rows []Row) ([]Row, error)
+	choose func(ctx context.Context, rows []atproto.ListedRepo) ([]atproto.ListedRepo, error)
 	// saved is told of the rows whose jobs are durable.
-	saved  func(ctx context.Context, rows []Row)
+	saved  func(ctx context.Context, rows []atproto.ListedRepo)
 	reason string
 
 	limit  int
@@ -35,7 +36,7 @@ type walk struct {
 
 func (e *Enumerator) walk(t target) *walk {
 	return &walk{
-		Enumerator: e, target: t, lister: lister{http: e.client(t), base: t.base},
+		Enumerator: e, target: t, listing: atproto.Listing{Client: e.client(t), Host: t.base},
 		key:    e.cfg.Stream + ":cursor:" + t.name,
 		endKey: e.cfg.Stream + ":enumerated:" + t.name,
 		choose: e.changed, saved: e.remember, reason: event.ReasonEnumerate,
