@@ -24,6 +24,9 @@ const (
 	listTimeout   = time.Minute
 )
 
+// ErrCursor is the error of a page whose cursor leads nowhere.
+var ErrCursor = errors.New("cursor cannot be used")
+
 // Doer sends HTTP requests. It is safe for concurrent use.
 type Doer interface {
 	Do(req *http.Request) (*http.Response, error)
@@ -46,7 +49,7 @@ type Listing struct {
 // ListedRepo is one row of a listing.
 type ListedRepo struct {
 	DID string
-	// Rev is empty when the listing has none.
+	// Rev is as the host gives it, which may be no TID; empty when it has none.
 	Rev    string
 	Active bool
 	Status string
@@ -61,8 +64,9 @@ type ListPage struct {
 }
 
 // Page asks for the page at cursor. Its errors are Transient, since a host may
-// do better when it is asked again; Permanent are that it does not have the
-// method, and a cursor that cannot be used. A *ThrottledError among them says when to ask again.
+// do better when it is asked again; Permanent is that it does not have the
+// method. Among them are ErrCursor, a *StatusError, and a *ThrottledError, which
+// says when to ask again.
 func (l *Listing) Page(ctx context.Context, cursor string, limit int) (ListPage, error) {
 	method, query := "com.atproto.sync.listRepos", url.Values{}
 	if l.Collection != "" {
@@ -87,8 +91,8 @@ func (l *Listing) Page(ctx context.Context, cursor string, limit int) (ListPage,
 	return p, nil
 }
 
-// listedRepo reads what a row has to have and forgives the rest: an odd rev,
-// active or status reads as absent.
+// listedRepo reads what a row has to have and forgives the rest: a rev, active or
+// status of another type reads as absent.
 func listedRepo(raw json.RawMessage) (ListedRepo, bool) {
 	var row struct {
 		DID    json.RawMessage `json:"did"`
@@ -106,8 +110,7 @@ func listedRepo(raw json.RawMessage) (ListedRepo, bool) {
 	if _, err := syntax.ParseDID(out.DID); err != nil {
 		return ListedRepo{}, false
 	}
-	_ = json.Unmarshal(row.Rev, &out.Rev)
-	if _, err := syntax.ParseTID(out.Rev); err != nil {
+	if json.Unmarshal(row.Rev, &out.Rev) != nil || len(out.Rev) > 64 {
 		out.Rev = ""
 	}
 	if json.Unmarshal(row.Status, &out.Status) != nil || len(out.Status) > 64 {
@@ -131,9 +134,9 @@ func (l *Listing) page(ctx context.Context, method string, query url.Values, cur
 	}
 	switch {
 	case len(*next) > maxListCursor:
-		return fault.Permanentf("cursor of %d bytes", len(*next))
+		return fmt.Errorf("%w: it has %d bytes", ErrCursor, len(*next))
 	case *next != "" && *next == cursor:
-		return fault.Permanentf("cursor %.80q does not move", cursor)
+		return fmt.Errorf("%w: %.80q does not move", ErrCursor, cursor)
 	}
 	return nil
 }
@@ -185,17 +188,26 @@ func listRefusal(resp *http.Response) error {
 		Message string `json:"message"`
 	}
 	_ = json.Unmarshal(text, &x)
-	switch resp.StatusCode {
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+	err := &StatusError{Status: resp.StatusCode, Name: x.Error, Message: x.Message}
+	switch {
+	case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusServiceUnavailable:
 		return &ThrottledError{Status: resp.StatusCode, After: AskedWait(resp.Header, time.Now())}
-	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
-		return fault.Permanentf("status %d %.80q %.200q", resp.StatusCode, x.Error, x.Message)
-	}
-	err := fmt.Errorf("status %d %.80q %.200q", resp.StatusCode, x.Error, x.Message)
-	if x.Error == "MethodNotImplemented" {
+	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusMethodNotAllowed,
+		resp.StatusCode == http.StatusNotImplemented, x.Error == "MethodNotImplemented":
 		return fault.As(fault.Permanent, err)
 	}
 	return err
+}
+
+// StatusError is an answer that refuses a request.
+type StatusError struct {
+	Status int
+	// Name and Message are those of an XRPC error, if it is one.
+	Name, Message string
+}
+
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("status %d %.80q %.200q", e.Status, e.Name, e.Message)
 }
 
 // AskedWait reads Retry-After (seconds or a date) or RateLimit-Reset (Unix

@@ -62,24 +62,28 @@ func nameServer(t *testing.T, answers func() []netip.Addr) *net.Resolver {
 }
 
 // serverAt is a server on an address and a port of its own, or on the port that
-// is given, which counts what it is asked.
-func serverAt(t *testing.T, addr string) (port string, requests *atomic.Int64) {
+// is given, which counts its connections.
+func serverAt(t *testing.T, addr string) (port string, connections *atomic.Int64) {
 	t.Helper()
-	requests = &atomic.Int64{}
+	connections = &atomic.Int64{}
 	var lc net.ListenConfig
 	l, err := lc.Listen(t.Context(), "tcp", addr)
 	require.NoError(t, err)
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		requests.Add(1)
 		w.Header().Set("Connection", "close") // the next request looks the name up again
 		_, _ = w.Write([]byte(addr))
 	}))
 	srv.Listener = l
+	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			connections.Add(1)
+		}
+	}
 	srv.Start()
 	t.Cleanup(srv.Close)
 	_, port, err = net.SplitHostPort(l.Addr().String())
 	require.NoError(t, err)
-	return port, requests
+	return port, connections
 }
 
 // A name that points somewhere else at every look: what counts is the address
@@ -114,7 +118,7 @@ func TestClientIsNotReboundByNames(t *testing.T) {
 	_, err = fetch(t, client, url)
 	require.NoError(t, err)
 
-	require.EqualValues(t, 4, looks.Load())
+	require.GreaterOrEqual(t, looks.Load(), int64(4))
 	require.EqualValues(t, 3, outside.Load())
-	require.Zero(t, inside.Load(), "what is private was asked")
+	require.Zero(t, inside.Load(), "what is private was dialled")
 }

@@ -28,11 +28,11 @@ type Config struct {
 	Wait time.Duration
 	// Queue is how many values wait in front of each lane. Default Batch.
 	Queue int
-	// Yield, if set, is called before a lane takes its turn: it may hold the
-	// lane back while more urgent work waits.
+	// Yield, if set, is called before a batch is applied: it may hold the lane
+	// back while more urgent work waits.
 	Yield func(ctx context.Context)
 	// Turns bounds how many lanes apply at once; nil is all of them. A batch
-	// grows while its lane waits.
+	// that is not full grows while its lane waits for its turn.
 	Turns *Turns
 	// Registerer takes the metrics; nil exports none.
 	Registerer prometheus.Registerer
@@ -184,28 +184,32 @@ func (l *Lanes[T]) runLane(ctx context.Context, q <-chan T) error {
 
 // takeTurn applies a batch that begins with what is in batch.
 func (l *Lanes[T]) takeTurn(ctx context.Context, q <-chan T, batch []T) ([]T, error) {
+	batch = l.collect(ctx, q, batch, l.cfg.Wait)
+	done := func(int, time.Duration) {}
+	if l.cfg.Turns != nil {
+		var err error
+		if done, err = l.cfg.Turns.Take(ctx); err != nil {
+			return batch, err
+		}
+	}
 	if l.cfg.Yield != nil {
 		l.cfg.Yield(ctx)
 	}
-	if l.cfg.Turns != nil {
-		done, err := l.cfg.Turns.Take(ctx)
-		if err != nil {
-			return batch, err
-		}
-		defer func() { done(len(batch)) }()
-	}
-	batch = l.collect(ctx, q, batch)
+	batch = l.collect(ctx, q, batch, 0)
 	start := time.Now()
 	if err := l.apply(ctx, batch); err != nil {
+		done(0, 0)
 		return batch, err
 	}
-	l.metrics.observe(len(batch), time.Since(start))
+	took := time.Since(start)
+	done(len(batch), took)
+	l.metrics.observe(len(batch), took)
 	return batch, nil
 }
 
 // collect fills batch until it is full, the wait is over, the queue is closed,
 // or ctx ends.
-func (l *Lanes[T]) collect(ctx context.Context, q <-chan T, batch []T) []T {
+func (l *Lanes[T]) collect(ctx context.Context, q <-chan T, batch []T, wait time.Duration) []T {
 	for len(batch) < l.cfg.Batch {
 		select {
 		case v, open := <-q:
@@ -216,12 +220,12 @@ func (l *Lanes[T]) collect(ctx context.Context, q <-chan T, batch []T) []T {
 			continue
 		default:
 		}
-		if l.cfg.Wait <= 0 {
+		if wait <= 0 {
 			return batch
 		}
 		break
 	}
-	timer := time.NewTimer(l.cfg.Wait)
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for len(batch) < l.cfg.Batch {
 		select {

@@ -31,7 +31,7 @@ func newMetrics(cfg Config, depth func() float64) *metrics {
 	}, depth)}
 	if t := cfg.Turns; t != nil {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "sluice_lane_turns", Help: "Batches that may be applied at once, as found by measuring. At the number of lanes: the database might take more.", ConstLabels: labels,
+			Name: "sluice_lane_turns", Help: "Batches of one stream that one process may apply at once, as found by measuring. At the number of lanes: the database might take more.", ConstLabels: labels,
 		}, func() float64 { return float64(t.Limit()) }))
 	}
 	for _, c := range all {

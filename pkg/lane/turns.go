@@ -25,13 +25,13 @@ type Turns struct {
 	busy    int
 	waiting []chan struct{}
 
-	alone   float64 // seconds that a value costs in a batch that is applied alone
-	back    int     // the bound to return to after measuring alone
-	skip    int     // batches that began under another bound
-	n       int     // batches measured under this bound
-	sum     float64
-	decided int // decisions since alone was measured
-	again   int // after how many of them it is measured again
+	alone   float64   // seconds that a value costs in a batch that is applied alone
+	back    int       // the bound to return to after measuring alone
+	skip    int       // batches that began under another bound
+	costs   []float64 // of a value, in batches under this bound
+	overdue int       // batches under this bound that took too long
+	decided int       // decisions since alone was measured
+	again   int       // after how many of them it is measured again
 }
 
 // The pace of learning.
@@ -46,8 +46,6 @@ const (
 	turnsPatience = 5 * time.Second
 	// turnsCold is how many batches go by before the first one is measured.
 	turnsCold = 4
-	// turnsOutlier bounds what one batch may say: what took longer was in trouble.
-	turnsOutlier = 10
 )
 
 // NewTurns returns turns for at most most batches at once. Batches of fewer
@@ -64,17 +62,17 @@ func (t *Turns) Limit() int {
 }
 
 // Take waits for a turn, first come, first served. The turn ends with done,
-// called once with the number of values that were applied in it, or after five
-// seconds: then others may go on. An error is that of ctx.
-func (t *Turns) Take(ctx context.Context) (done func(n int), err error) {
+// called once with the number of values that were applied in it and the time
+// that it took to apply them; 0 for a batch that says nothing. After five
+// seconds it counts no more, and others may go on. An error is that of ctx.
+func (t *Turns) Take(ctx context.Context) (done func(n int, took time.Duration), err error) {
 	if err := t.wait(ctx); err != nil {
 		return nil, err
 	}
-	start := time.Now()
-	overdue := time.AfterFunc(turnsPatience, t.free)
-	return func(n int) {
+	overdue := time.AfterFunc(turnsPatience, t.giveUp)
+	return func(n int, took time.Duration) {
 		if overdue.Stop() {
-			t.end(n, time.Since(start))
+			t.end(n, took)
 		}
 	}, nil
 }
@@ -117,10 +115,14 @@ func (t *Turns) end(n int, took time.Duration) {
 	t.leave()
 }
 
-// free ends a turn that is over without a lesson.
-func (t *Turns) free() {
+// giveUp ends a turn that lasts too long. One such batch is in trouble of its
+// own; as many as there are turns mean that the database is.
+func (t *Turns) giveUp() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.overdue++; t.overdue > t.limit {
+		t.set(t.limit / 2)
+	}
 	t.leave()
 }
 
@@ -138,32 +140,30 @@ func (t *Turns) pass() {
 	}
 }
 
-// learn takes the cost of a value in one batch.
+// learn takes the cost of a value in one batch. What counts is the median: a
+// batch that waited for a lock or was tried again says nothing of the others.
 func (t *Turns) learn(cost float64) {
 	if t.skip > 0 {
 		t.skip--
 		return
 	}
-	if t.alone > 0 {
-		cost = min(cost, turnsOutlier*t.alone*float64(t.limit))
-	}
-	t.n++
-	t.sum += cost
-	if t.n < turnsSamples*t.limit {
+	t.costs = append(t.costs, cost)
+	if len(t.costs) < turnsSamples*t.limit {
 		return
 	}
-	mean := t.sum / float64(t.n)
+	slices.Sort(t.costs)
+	median := t.costs[(len(t.costs)-1)/2]
 	t.decided++
 	switch {
 	case t.limit == 1:
-		t.alone, t.decided = mean, 0
+		t.alone, t.decided = median, 0
 		t.set(max(t.back, 2))
 		t.back = 0
 	case t.decided >= t.again:
 		t.back, t.again = t.limit, min(2*t.again, turnsAgain)
 		t.set(1)
 	default:
-		t.set(t.next(mean))
+		t.set(t.next(median))
 	}
 }
 
@@ -184,7 +184,7 @@ func (t *Turns) next(cost float64) int {
 func (t *Turns) set(limit int) {
 	limit = min(max(limit, 1), t.most)
 	if limit != t.limit {
-		t.skip = t.busy - 1 // those that are under way
+		t.skip = max(t.busy-1, 0) // those that are under way
 	}
-	t.limit, t.n, t.sum = limit, 0, 0
+	t.limit, t.costs, t.overdue = limit, t.costs[:0], 0
 }

@@ -33,7 +33,7 @@ func TestGapIsFilledByRev(t *testing.T) {
 	require.NoError(t, <-ended)
 	jobs := r.jobs(t)
 	require.Equal(t, event.ReasonResync, jobs[0].Reason)
-	require.Equal(t, []string{recent, ""}, []string{jobs[0].Rev, jobs[1].Rev})
+	require.Equal(t, []string{recent, "junk"}, []string{jobs[0].Rev, jobs[1].Rev})
 }
 
 // A gap that is noted while one is filled is filled after it, although it

@@ -114,7 +114,7 @@ func (w *walk) fetch(ctx context.Context, cursor string) (atproto.ListPage, erro
 func (w *walk) ask(ctx context.Context, cursor string) (atproto.ListPage, error) {
 	p, err := w.listing.Page(ctx, cursor, w.limit)
 	if err == nil && p.Cursor == doneMark {
-		return atproto.ListPage{}, fault.Permanentf("listRepos of %s: cursor is the end mark", w.target.name)
+		return atproto.ListPage{}, fmt.Errorf("listRepos of %s: %w: it is the end mark", w.target.name, atproto.ErrCursor)
 	}
 	return p, err
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
 	"sluice/pkg/atproto"
 	"sluice/pkg/fault"
 )
@@ -142,11 +144,20 @@ func (a *Adder) choose(host string, page *atproto.ListPage) []Repo {
 			a.Counts.Inactive.Add(1)
 			continue
 		}
+		if _, err := syntax.ParseTID(r.Rev); err != nil {
+			r.Rev = "" // it says nothing about what is newer
+		}
 		repos = append(repos, Repo{DID: r.DID, Host: host, Rev: r.Rev})
 	}
 	a.Counts.Seen.Add(int64(len(page.Repos) + page.Bad))
 	a.Counts.Bad.Add(int64(page.Bad))
 	return repos
+}
+
+// final says that somebody who waits for the answer need not ask again.
+func final(err error) bool {
+	status, ok := errors.AsType[*atproto.StatusError](err)
+	return errors.Is(err, atproto.ErrCursor) || ok && status.Status >= 400 && status.Status < 500 && status.Status != http.StatusRequestTimeout
 }
 
 // next asks for a page until it comes, for smaller ones after an error.
@@ -160,7 +171,7 @@ func (w *walk) next(ctx context.Context, at string, size int64) (atproto.ListPag
 		if ctx.Err() != nil {
 			return page, ctx.Err()
 		}
-		if fault.ClassOf(err) != fault.Transient || attempt >= pageTries {
+		if fault.ClassOf(err) != fault.Transient || attempt >= pageTries || final(err) {
 			return page, err
 		}
 		wait := w.retry.Delay(attempt)

@@ -12,7 +12,7 @@ import (
 	"sluice/services/indexer/internal/store"
 )
 
-// manyLanes is INDEXER_CONCURRENCY as it is by default.
+// manyLanes of one stream; INDEXER_CONCURRENCY is 16 for all streams by default.
 const manyLanes = 16
 
 // TestTurns applies a mix on many lanes, all at once and in turns, on copies of
