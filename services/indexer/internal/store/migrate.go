@@ -20,12 +20,15 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
+// migrateTries is how often a migration is tried that does not get its locks.
+const migrateTries = 8
+
 // Migrate brings the database to what the indexer needs: the AppView's schema
 // where there is none, the column record.rev, and our own schema. Several
 // processes may call it at once. A schema that lacks a table or a column which
 // we write is a Fatal error that names it.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, schema string) error {
-	return fault.Retry(ctx, fault.Backoff{Attempts: 5}, func(ctx context.Context) error {
+	return fault.Retry(ctx, fault.Backoff{Attempts: migrateTries}, func(ctx context.Context) error {
 		tx, err := pool.Begin(ctx)
 		if err != nil {
 			return fmt.Errorf("migrate schema %s: %w", schema, err)
@@ -81,6 +84,11 @@ func (m migrator) run(ctx context.Context) error {
 		}
 	}
 	if _, err := m.tx.Exec(ctx, "SET LOCAL statement_timeout = 0"); err != nil {
+		return err
+	}
+	// Who waits for a lock on a table makes everybody wait who comes after: the
+	// AppView reads it. So the wait is short, and comes again.
+	if _, err := m.tx.Exec(ctx, "SET LOCAL lock_timeout = '1s'"); err != nil {
 		return err
 	}
 	steps, err := m.plan(ctx)

@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
@@ -82,4 +83,34 @@ func TestMigrateWrongSchema(t *testing.T) {
 	require.Equal(t, fault.Fatal, fault.ClassOf(err))
 	_, err = store.Check(ctx, pool, schema)
 	require.ErrorContains(t, err, "post.hasPostGate")
+}
+
+// TestMigrateBehindALongReader: the column waits for a transaction that reads
+// the table, and lets the AppView's other readers go on meanwhile.
+func TestMigrateBehindALongReader(t *testing.T) {
+	t.Parallel()
+	pool, schema := emptySchema(t)
+	ctx := t.Context()
+	require.NoError(t, store.Migrate(ctx, pool, schema))
+	_, err := pool.Exec(ctx, `ALTER TABLE `+schema+`.record DROP COLUMN rev`)
+	require.NoError(t, err)
+	tx, err := pool.Begin(ctx)
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	_, err = tx.Exec(ctx, `SELECT count(*) FROM `+schema+`.record`)
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- store.Migrate(ctx, pool, schema) }()
+	require.Eventually(t, func() bool {
+		return count(t, pool, schema, `SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{s}.record'::regclass`) > 0
+	}, 60*time.Second, 5*time.Millisecond, "it waits")
+	other, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	_, err = pool.Exec(other, `SELECT count(*) FROM `+schema+`.record`)
+	require.NoError(t, err, "another reader, while the first one is not done")
+	require.NoError(t, tx.Commit(ctx))
+	require.NoError(t, <-done)
+	steps, err := store.Check(ctx, pool, schema)
+	require.NoError(t, err)
+	require.Empty(t, steps)
 }

@@ -47,13 +47,11 @@ type result struct{ own, ceiling, byStatement float64 }
 //
 //nolint:paralleltest // it measures
 func TestRate(t *testing.T) {
-	history, limit := usual, time.Duration(*seconds)*time.Second
+	s, history := startUsual(t)
+	limit := time.Duration(*seconds) * time.Second
 	if !*measure {
-		*n, *rounds, limit = 2000, 1, time.Second
-		history = base{accounts: 200, posts: 400, hotPosts: 3, hotAccounts: 2}
+		limit = time.Second
 	}
-	s := startServer(t)
-	s.template(t, "usual", history.fill()...)
 	for _, m := range []struct {
 		name string
 		make func(seed uint64) []store.Change
@@ -72,6 +70,20 @@ func TestRate(t *testing.T) {
 			require.NoError(t, merge(*out, row{m.name + "_by_statement", median(own), "records/s", median(bases), median(toBase)}))
 		}
 	}
+}
+
+// startUsual starts a server whose template is the usual history; a short one
+// for a check that it works.
+func startUsual(t *testing.T) (*server, base) {
+	t.Helper()
+	history := usual
+	if !*measure {
+		*n, *rounds = 2000, 1
+		history = base{accounts: 200, posts: 400, hotPosts: 3, hotAccounts: 2}
+	}
+	s := startServer(t)
+	s.template(t, "usual", history.fill()...)
+	return s, history
 }
 
 // turn measures one history three ways, each on its own copy of the database.

@@ -20,13 +20,7 @@ const manyLanes = 16
 //
 //nolint:paralleltest // it measures
 func TestTurns(t *testing.T) {
-	history := usual
-	if !*measure {
-		*n = 2000
-		history = base{accounts: 200, posts: 400, hotPosts: 3, hotAccounts: 2}
-	}
-	s := startServer(t)
-	s.template(t, "usual", history.fill()...)
+	s, history := startUsual(t)
 	for _, m := range []struct {
 		name    string
 		changes []store.Change
