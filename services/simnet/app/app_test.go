@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,7 +18,6 @@ import (
 
 	"sluice/pkg/config"
 	"sluice/pkg/proc"
-	"sluice/pkg/testkit"
 )
 
 func load(t *testing.T, env ...string) (Config, error) {
@@ -82,7 +83,7 @@ func TestProgramServesAndGoesOn(t *testing.T) {
 // TestProcessesShareAWorld starts two parts of one network as two programs.
 func TestProcessesShareAWorld(t *testing.T) {
 	t.Parallel()
-	listen := "SIMNET_LISTEN=127.0.0.1:" + itoa(testkit.FreePort(t))
+	listen := "SIMNET_LISTEN=127.0.0.1:" + itoa(freePorts(t, 40))
 	var urls []string
 	for _, role := range []string{"plc", "pds"} {
 		file := filepath.Join(t.TempDir(), role)
@@ -94,6 +95,34 @@ func TestProcessesShareAWorld(t *testing.T) {
 		urls = append(urls, string(data))
 	}
 	require.Equal(t, urls[0], urls[1])
+}
+
+// freePorts finds so many free ports in a row, below those that the system
+// gives to connections.
+func freePorts(t *testing.T, n int) (first int) {
+	t.Helper()
+	for range 1000 {
+		first := 10_000 + rand.IntN(20_000)
+		taken := false
+		for port := first; port < first+n && !taken; port++ {
+			taken = !free(t, port)
+		}
+		if !taken {
+			return first
+		}
+	}
+	t.Fatalf("no %d free ports in a row", n)
+	return 0
+}
+
+func free(t *testing.T, port int) bool {
+	t.Helper()
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:"+itoa(port))
+	if err != nil {
+		return false
+	}
+	return l.Close() == nil
 }
 
 func itoa(n int) string {
