@@ -115,7 +115,7 @@ func (o *ours) produce(ctx context.Context, stream string, from, n int) error {
 
 func (o *ours) start(ctx context.Context, name string) error {
 	cons, err := o.c.NewConsumer(redstream.ConsumerConfig{
-		Group: group, Consumer: name, Streams: streams, Batch: batch, Block: 50 * time.Millisecond, ClaimIdle: claimIdle,
+		Group: group, Consumer: name, Streams: streams, Batch: batch, Window: batch, Block: 50 * time.Millisecond, ClaimIdle: claimIdle,
 	})
 	if err != nil {
 		return err
