@@ -6,8 +6,11 @@ set -euo pipefail
 need_go
 need_servers
 need_cc
-# One test wants a pooler; it is skipped where none is and none can be installed.
-command -v pgbouncer >/dev/null || [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || (apt pgbouncer) || say "no pgbouncer: its test is left out"
+# A pooler and a browser are for some tests only: without them, where they cannot
+# be installed, those are left out and say so.
+for tool in pgbouncer chromium; do
+  command -v $tool >/dev/null || [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || (apt $tool) || say "no $tool: its tests are left out"
+done
 RUN=$(mktemp -d "${TMPDIR:-/tmp}/sluice-test-XXXXXX")
 chmod 755 "$RUN"
 cleanup() {

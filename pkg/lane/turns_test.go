@@ -122,21 +122,33 @@ func TestTurnsFindWhatTheDatabaseTakes(t *testing.T) {
 	}
 }
 
-// TestTurnsFollowAChange: a database that gets busy with something else is
-// given fewer batches, and more again afterwards.
+// TestTurnsFollowAChange: a database that gets busy with something else, or so
+// slow that each batch takes longer than a turn counts, is given fewer batches,
+// and more again afterwards.
 func TestTurnsFollowAChange(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		d := newDatabase(6, 0)
-		turns := lane.NewTurns(8, 100)
-		d.load(t, turns, 8)
-		defer d.end()
-		require.GreaterOrEqual(t, settle(turns.Limit), 5.5)
-		d.processors.Store(2)
-		require.Less(t, settle(turns.Limit), 4.5)
-		d.processors.Store(6)
-		require.GreaterOrEqual(t, settle(turns.Limit), 5.5)
-	})
+	for name, c := range map[string]struct {
+		begin, end func(*database)
+		fewer      float64
+	}{
+		"fewer processors":   {func(d *database) { d.processors.Store(2) }, func(d *database) { d.processors.Store(8) }, 4.5},
+		"20 seconds a batch": {func(d *database) { d.cost.Store(40_000) }, func(d *database) { d.cost.Store(200) }, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				d := newDatabase(8, 0)
+				turns := lane.NewTurns(8, 100)
+				d.load(t, turns, 8)
+				defer d.end()
+				require.GreaterOrEqual(t, settle(turns.Limit), 7.0)
+				c.begin(d)
+				require.Less(t, settle(turns.Limit), c.fewer)
+				c.end(d)
+				require.GreaterOrEqual(t, settle(turns.Limit), 7.0)
+			})
+		})
+	}
 }
 
 // TestTurnsOfSeveralProcesses: each has turns of its own on one database. They
@@ -160,23 +172,6 @@ func TestTurnsOfSeveralProcesses(t *testing.T) {
 		t.Logf("%.1f turns in all, of 64 lanes, on 4 processors", mean)
 		require.Greater(t, mean, 3.5)
 		require.Less(t, mean, 24.0)
-	})
-}
-
-// TestTurnsWhenEverythingIsSlow: a database that takes longer for each batch
-// than a turn counts is given fewer, not more.
-func TestTurnsWhenEverythingIsSlow(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		d := newDatabase(8, 0)
-		turns := lane.NewTurns(8, 100)
-		d.load(t, turns, 8)
-		defer d.end()
-		require.GreaterOrEqual(t, settle(turns.Limit), 7.0)
-		d.cost.Store(40_000) // 20 seconds a batch
-		require.Less(t, settle(turns.Limit), 3.0)
-		d.cost.Store(200)
-		require.GreaterOrEqual(t, settle(turns.Limit), 7.0)
 	})
 }
 

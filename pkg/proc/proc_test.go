@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -20,7 +19,12 @@ import (
 	"sluice/pkg/fault"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if how := os.Getenv(childEnv); how != "" {
+		os.Exit(beChild(how))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 type fakeApp struct {
 	run   func(context.Context) error
@@ -254,9 +258,6 @@ func TestWorkContextOutlivesItsParentByTheGrace(t *testing.T) {
 // TestSignals runs this test binary as a program and sends it signals.
 func TestSignals(t *testing.T) {
 	t.Parallel()
-	if os.Getenv("PROC_TEST_CHILD") != "" {
-		t.Skip("this is the child")
-	}
 	p := startChild(t, "obey")
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, p.cmd.Wait(), "SIGTERM ends with code 0: %s", p.out)
@@ -268,26 +269,4 @@ func TestSignals(t *testing.T) {
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
 	require.Error(t, p.cmd.Wait(), "a second signal ends at once")
 	require.Contains(t, p.out.String(), "stopped by a second signal")
-}
-
-// TestChild is the program of TestSignals.
-func TestChild(t *testing.T) {
-	t.Parallel()
-	how := os.Getenv("PROC_TEST_CHILD")
-	if how == "" {
-		t.Skip("only as the child of TestSignals")
-	}
-	app := &fakeApp{run: func(ctx context.Context) error {
-		<-ctx.Done()
-		if how == "ignore" {
-			select {}
-		}
-		return nil
-	}}
-	s, _ := newShell(app)
-	s.stderr = os.Stderr
-	fmt.Fprintln(os.Stderr, "child is up")
-	if code := s.run(t.Context(), nil); code != 0 {
-		os.Exit(code)
-	}
 }
