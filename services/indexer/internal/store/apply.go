@@ -194,7 +194,10 @@ func (s *Store) transactOn(ctx context.Context, conn batcher, t task) (*sim, int
 	b := &pgx.Batch{}
 	b.Queue("BEGIN")
 	b.Queue(settings, strconv.FormatInt(s.cfg.StatementTimeout.Milliseconds(), 10))
-	t.locks.queue(b)
+	if t.locks != nil {
+		t.locks.queue(b)
+		b.Queue(claimID)
+	}
 	if t.open != nil {
 		if err := read(ctx, conn, b); err != nil {
 			return nil, 0, fmt.Errorf("begin: %w", err)

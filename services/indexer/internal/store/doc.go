@@ -12,7 +12,8 @@
 //   - Every row about a record is written under the lock of the record's own
 //     repository, so counts and notifications follow from rows that are known.
 //   - Facts between repositories are judged by what precedes by revision; what
-//     was missing when they were judged leaves a row in recheck or waiting.
+//     was missing when they were judged leaves a row in recheck or waiting. A row
+//     of recheck is taken once every transaction has ended that did not see it.
 //
 // A revision that came from a repository fetch says only that the record was
 // there as of it. It is stored with a mark: "~" for a record seen in fetches

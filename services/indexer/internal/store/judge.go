@@ -15,9 +15,9 @@ func (s *sim) judge(p *postRow) {
 		p.setReply(invalid, violates == gateRefuses)
 		if missing {
 			s.recheck(p.URI, recheckParent, "")
-			if p.ReplyRoot != p.ReplyParent {
-				s.wait("g:"+p.ReplyRoot, p.URI)
-			}
+		}
+		if invalid {
+			s.waitGate(p)
 		}
 		if violates == gateRefuses {
 			s.recheck(p.URI, recheckGate, "")
@@ -26,6 +26,14 @@ func (s *sim) judge(p *postRow) {
 	if s.judgeEmbed(p) == gateRefuses {
 		yes := true
 		p.ViolatesEmbedding = &yes
+	}
+}
+
+// waitGate leaves word for a late gate of the root: it finds the replies that
+// hang together with the root by their parents, and no others.
+func (s *sim) waitGate(p *postRow) {
+	if p.ReplyRoot != p.ReplyParent {
+		s.wait("g:"+p.ReplyRoot, p.URI)
 	}
 }
 

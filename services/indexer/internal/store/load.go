@@ -41,8 +41,9 @@ JOIN {s}.record r ON r.uri = d.uri WHERE d."duplicateOf" = ANY($1)`,
 		notifs: `SELECT id, did, "recordUri", "recordCid", author, reason, coalesce("reasonSubject", ''), "sortAt" FROM {s}.notification WHERE "recordUri" = ANY($1)`,
 		waits:  `SELECT key, uri FROM {o}.waiting WHERE key = ANY($1)`,
 		lateReplies: `WITH RECURSIVE down AS (
-SELECT p."replyParent" AS root, p.uri FROM {s}.post p WHERE p."replyParent" = ANY($1)
-UNION SELECT down.root, p.uri FROM down JOIN {s}.post p ON p."replyParent" = down.uri)
+SELECT k AS root, k AS uri FROM unnest($1::text[]) k
+UNION SELECT down.root, below.uri FROM down CROSS JOIN LATERAL (SELECT p.uri FROM {s}.post p WHERE p."replyParent" = down.uri
+UNION ALL SELECT t.uri COLLATE "default" FROM {o}.tombstone t WHERE t.parent = down.uri AND t.parent <> '') below)
 SELECT d.root, p.uri, coalesce(r.rev, ''), p."sortAt" FROM down d JOIN {s}.post p ON p.uri = d.uri AND p."replyRoot" = d.root
 LEFT JOIN {s}.record r ON r.uri = p.uri`,
 		lateQuotes: `SELECT q.subject, q.uri, coalesce(r.rev, ''), q."sortAt" FROM {s}.quote q LEFT JOIN {s}.record r ON r.uri = q.uri WHERE q.subject = ANY($1)`,

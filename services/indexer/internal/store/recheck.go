@@ -56,10 +56,12 @@ func (s *Store) recheckStep(ctx context.Context, size int) (done int, failed []i
 	err = s.retry(ctx, func(ctx context.Context) error {
 		t, err := s.recheckSome(ctx, size)
 		done, failed, cause = 0, nil, nil
-		switch {
-		case err == nil:
+		if err == nil {
 			done = len(t.ids)
-		case len(t.ids) > 0:
+			return nil
+		}
+		s.horizon.reset()
+		if len(t.ids) > 0 {
 			failed, cause = t.ids, pg.Classify(err)
 			return nil
 		}
@@ -133,21 +135,6 @@ func (s *Store) recheckSome(ctx context.Context, size int) (*taken, error) {
 		extra: func(st *statements) { s.finishRechecks(st, t) },
 	})
 	return t, err
-}
-
-func (s *Store) takeRechecks(ctx context.Context, conn batcher, t *taken, size int) error {
-	b := &pgx.Batch{}
-	b.Queue(s.q.names.Replace(`SELECT id, uri, what, rev FROM {o}.recheck WHERE xid < pg_snapshot_xmin(pg_current_snapshot())
-AND not_before <= now() ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED`), size).Query(func(rows pgx.Rows) error {
-		return scanAll(rows, func(row pgx.CollectableRow) error {
-			var id int64
-			var r recheckRow
-			err := row.Scan(&id, &r.URI, &r.What, &r.Rev)
-			t.ids, t.rows = append(t.ids, id), append(t.rows, r)
-			return err
-		})
-	})
-	return read(ctx, conn, b)
 }
 
 // A row about a post with replies, feed items or quotes becomes a row for each
@@ -339,6 +326,9 @@ func (s *sim) rejudgeReply(p, next *postRow, what int16) (waiting bool) {
 		}
 	}
 	next.setReply(invalid, violates)
+	if invalid {
+		s.waitGate(next)
+	}
 	if violates != p.violates() {
 		n := 1
 		if violates {
@@ -350,7 +340,7 @@ func (s *sim) rejudgeReply(p, next *postRow, what int16) (waiting bool) {
 		s.recheck(p.URI, recheckDescend, "")
 		s.wake("p:"+p.URI, recheckParent)
 	}
-	return missing || violates
+	return missing || violates || invalid
 }
 
 // goneBefore says that the parent of a reply was deleted before the reply was

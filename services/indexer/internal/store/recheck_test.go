@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"fmt"
 	"hash/fnv"
 	"testing"
 	"time"
@@ -54,5 +55,70 @@ func TestRecheckPassesOverTheBusy(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, g.Wait())
 	require.Zero(t, invalid())
+	noDrift(t, st)
+}
+
+// TestRecheckWaitsForWhoeverDidNotSee: a reply commits while the transaction of
+// its parent, which has read already and did not see it, is still open. The
+// reply is judged when the parent is there too, not before.
+func TestRecheckWaitsForWhoeverDidNotSee(t *testing.T) {
+	t.Parallel()
+	st, pool, schema := newStore(t)
+	ctx := context.Background()
+	m := newMaker()
+	root := m.post(1, nil, nil)
+	parent := m.post(2, root, root)
+	reply := m.post(3, root, parent)
+	applyParallel(t, []*store.Store{st}, 1, []*event.Event{root})
+	settle(t, st)
+
+	// A post is written only when its lock is free. An advisory lock of a session
+	// has no transaction id of its own.
+	key := func(e *event.Event) int64 {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(schema + e.URI()))
+		return int64(h.Sum64() >> 1)
+	}
+	_, err := pool.Exec(ctx, `CREATE FUNCTION `+schema+`.hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+IF NEW.uri = '`+reply.URI()+`' THEN PERFORM pg_advisory_xact_lock(`+fmt.Sprint(key(reply))+`); END IF;
+IF NEW.uri = '`+parent.URI()+`' THEN PERFORM pg_advisory_xact_lock(`+fmt.Sprint(key(parent))+`); END IF;
+RETURN NEW; END $$`)
+	require.NoError(t, err)
+	_, err = pool.Exec(ctx, `CREATE TRIGGER hold BEFORE INSERT ON `+schema+`.post FOR EACH ROW EXECUTE FUNCTION `+schema+`.hold()`)
+	require.NoError(t, err)
+	conn, err := pool.Acquire(ctx)
+	require.NoError(t, err)
+	defer conn.Release()
+	lock := func(does string, e *event.Event) {
+		_, err := conn.Exec(ctx, "SELECT "+does+"($1)", key(e))
+		require.NoError(t, err)
+	}
+	var g errgroup.Group
+	applyHeld := func(e *event.Event) {
+		lock("pg_advisory_lock", e)
+		g.Go(func() error {
+			_, err := st.Apply(ctx, []store.Change{{Event: e, Live: true}})
+			return err
+		})
+		require.Eventually(t, func() bool {
+			return count(t, pool, schema, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+AND ((classid::bigint << 32) | objid::bigint) = $1`, key(e)) == 1
+		}, time.Minute, time.Millisecond)
+	}
+	applyHeld(reply)
+	applyHeld(parent)
+	lock("pg_advisory_unlock", reply)
+	require.Eventually(t, func() bool {
+		return count(t, pool, schema, `SELECT count(*) FROM {s}.post WHERE uri = $1`, reply.URI()) == 1
+	}, time.Minute, time.Millisecond)
+	for range 3 {
+		n, err := st.Recheck(ctx)
+		require.NoError(t, err)
+		require.Zero(t, n, "judged beside the transaction of the parent")
+	}
+	lock("pg_advisory_unlock", parent)
+	require.NoError(t, g.Wait())
+	settle(t, st)
+	require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.post WHERE "invalidReplyRoot"`))
 	noDrift(t, st)
 }

@@ -45,6 +45,7 @@ type Store struct {
 	q       queries
 	metrics *metrics
 	log     *slog.Logger
+	horizon horizon
 }
 
 // New makes a Store on a pool. The schema must have been migrated.
