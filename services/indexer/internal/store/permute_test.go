@@ -6,12 +6,15 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"sluice/pkg/event"
+	"sluice/pkg/fault"
 	"sluice/services/indexer/internal/store"
 )
 
@@ -44,11 +47,18 @@ func shuffled(r *rand.Rand, all []*scenario) []delivery {
 	return out
 }
 
-// applyShuffled splits the deliveries over one to four appliers at once.
+// applyShuffled splits the deliveries over one to four appliers at once, while
+// two workers do what follows from what is there already.
 func applyShuffled(t *testing.T, st *store.Store, r *rand.Rand, list []delivery) {
 	t.Helper()
 	n := 1 + r.IntN(4)
 	var wg sync.WaitGroup
+	var background errgroup.Group
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	for range 2 {
+		background.Go(func() error { return keepSettling(ctx, st) })
+	}
 	for k := range n {
 		var mine []delivery
 		for i := k; i < len(list); i += n {
@@ -77,6 +87,22 @@ func applyShuffled(t *testing.T, st *store.Store, r *rand.Rand, list []delivery)
 		})
 	}
 	wg.Wait()
+	stop()
+	require.NoError(t, background.Wait())
+}
+
+// keepSettling judges again and folds, as an indexer does beside applying.
+func keepSettling(ctx context.Context, st *store.Store) error {
+	for ctx.Err() == nil {
+		if _, err := st.Recheck(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+		if _, err := st.FoldCounts(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+		_ = fault.Sleep(ctx, time.Millisecond) // ends with ctx
+	}
+	return nil
 }
 
 // TestAnyOrder: shuffled, repeated, split between appliers and between live and
