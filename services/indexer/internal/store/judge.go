@@ -10,13 +10,11 @@ import (
 // leaves word where one of them is missing.
 func (s *sim) judge(p *postRow) {
 	if p.ReplyParent != "" {
-		invalid, missing := s.judgeParent(p)
+		invalid, _ := s.judgeParent(p)
 		violates := s.judgeGate(p)
 		p.setReply(invalid, violates == gateRefuses)
-		if missing {
-			s.recheck(p.URI, recheckParent, "")
-		}
 		if invalid {
+			s.recheck(p.URI, recheckParent, "")
 			s.waitGate(p)
 		}
 		if violates == gateRefuses {
@@ -46,8 +44,8 @@ func (p *postRow) setReply(invalid, violates bool) {
 }
 
 // judgeParent says whether the parent of a reply does not belong to the thread,
-// and whether a post is missing to tell. A parent that was deleted after the
-// reply was written counts as it was.
+// and whether that is so because a post is missing that may still come. A parent
+// that was deleted after the reply was written counts as it was.
 func (s *sim) judgeParent(p *postRow) (invalid, missing bool) {
 	return s.judgeUp(p, p, 0)
 }
@@ -70,7 +68,8 @@ func (s *sim) judgeUp(reply, p *postRow, depth int) (invalid, missing bool) {
 		if depth > 0 {
 			s.wait("p:"+p.ReplyParent, reply.URI)
 		}
-		return true, true
+		goneBefore := t.Rev != "" && t.Rev <= p.Stamp
+		return true, !goneBefore
 	}
 	if t.Parent != "" && depth < maxRounds/2 {
 		up := &postRow{URI: p.ReplyParent, ReplyRoot: t.Root, ReplyParent: t.Parent, Stamp: t.Born}

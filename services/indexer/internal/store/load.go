@@ -21,6 +21,10 @@ type queries struct {
 const postSelect = `SELECT p.uri, p.cid, p.creator, coalesce(p."replyRoot", ''), coalesce(p."replyParent", ''), p."invalidReplyRoot",
 p."violatesThreadGate", p."violatesEmbeddingRules", p."hasThreadGate", p."hasPostGate", p."sortAt", coalesce(r.rev, '')`
 
+// repliesBelow are the replies to down.uri, those that were deleted too.
+const repliesBelow = `SELECT p.uri FROM {s}.post p WHERE p."replyParent" = down.uri
+UNION ALL SELECT t.uri COLLATE "default" FROM {o}.tombstone t WHERE t.parent = down.uri AND t.parent <> ''`
+
 func newQueries(schema string) queries {
 	n := schemaNames(schema)
 	q := queries{
@@ -42,8 +46,7 @@ JOIN {s}.record r ON r.uri = d.uri WHERE d."duplicateOf" = ANY($1)`,
 		waits:  `SELECT key, uri FROM {o}.waiting WHERE key = ANY($1)`,
 		lateReplies: `WITH RECURSIVE down AS (
 SELECT k AS root, k AS uri FROM unnest($1::text[]) k
-UNION SELECT down.root, below.uri FROM down CROSS JOIN LATERAL (SELECT p.uri FROM {s}.post p WHERE p."replyParent" = down.uri
-UNION ALL SELECT t.uri COLLATE "default" FROM {o}.tombstone t WHERE t.parent = down.uri AND t.parent <> '') below)
+UNION SELECT down.root, below.uri FROM down CROSS JOIN LATERAL (` + repliesBelow + `) below)
 SELECT d.root, p.uri, coalesce(r.rev, ''), p."sortAt" FROM down d JOIN {s}.post p ON p.uri = d.uri AND p."replyRoot" = d.root
 LEFT JOIN {s}.record r ON r.uri = p.uri`,
 		lateQuotes: `SELECT q.subject, q.uri, coalesce(r.rev, ''), q."sortAt" FROM {s}.quote q LEFT JOIN {s}.record r ON r.uri = q.uri WHERE q.subject = ANY($1)`,

@@ -141,9 +141,9 @@ func (s *Store) recheckSome(ctx context.Context, size int) (*taken, error) {
 // of them, however many there are: they are judged some at a time.
 const (
 	expandReplies = `WITH RECURSIVE down AS (
-SELECT u.rev AS rev, p.uri, 1 AS depth FROM unnest($1::text[], $2::text[]) u(uri, rev) JOIN {s}.post p ON p."replyParent" = u.uri
-UNION SELECT down.rev, p.uri, down.depth + 1 FROM down JOIN {s}.post p ON p."replyParent" = down.uri WHERE down.depth < 4)
-INSERT INTO {o}.recheck (uri, what, rev) SELECT DISTINCT d.uri, $3::smallint, d.rev FROM down d`
+SELECT u.rev AS rev, u.uri, 0 AS depth FROM unnest($1::text[], $2::text[]) u(uri, rev)
+UNION SELECT down.rev, below.uri, down.depth + 1 FROM down CROSS JOIN LATERAL (` + repliesBelow + `) below WHERE down.depth < 4)
+INSERT INTO {o}.recheck (uri, what, rev) SELECT DISTINCT d.uri, $3::smallint, d.rev FROM down d WHERE d.depth > 0`
 	expandFeeds = `INSERT INTO {o}.recheck (uri, what, rev) SELECT f.uri, $3::smallint, u.rev FROM unnest($1::text[], $2::text[]) u(uri, rev)
 JOIN {s}.feed_item f ON f."postUri" = u.uri AND f.uri <> u.uri`
 	expandQuotes = `INSERT INTO {o}.recheck (uri, what, rev) SELECT q.uri, $3::smallint, u.rev FROM unnest($1::text[], $2::text[]) u(uri, rev)
@@ -317,7 +317,7 @@ func (s *sim) rejudge(uri string, to target, notifyFetched bool) {
 func (s *sim) rejudgeReply(p, next *postRow, what int16) (waiting bool) {
 	invalid, violates := p.invalid(), p.violates()
 	nowInvalid, missing := s.judgeParent(next)
-	if what&recheckParent != 0 && (!missing || s.goneBefore(p)) {
+	if what&recheckParent != 0 && !missing {
 		invalid = nowInvalid
 	}
 	if what&recheckGate != 0 {
@@ -337,17 +337,9 @@ func (s *sim) rejudgeReply(p, next *postRow, what int16) (waiting bool) {
 		s.count(countReplies, p.ReplyParent, n)
 	}
 	if invalid != p.invalid() {
-		s.recheck(p.URI, recheckDescend, "")
-		s.wake("p:"+p.URI, recheckParent)
+		s.turned(p.URI)
 	}
-	return missing || violates || invalid
-}
-
-// goneBefore says that the parent of a reply was deleted before the reply was
-// written.
-func (s *sim) goneBefore(p *postRow) bool {
-	t := s.tombOf(p.ReplyParent)
-	return t.Rev != "" && t.Rev <= p.Stamp
+	return violates || invalid
 }
 
 func flagsDiffer(a, b *postRow) bool {

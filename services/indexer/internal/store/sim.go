@@ -229,7 +229,7 @@ func (s *sim) putDead(it *item, tomb tombRow) {
 		}
 		if !own.Was {
 			s.tombs[it.uri] = tomb.bury(newPost(r, it.rev))
-			s.recheck(it.uri, recheckDescend, "")
+			s.turned(it.uri)
 		}
 	case r.Kind.Edge():
 		s.buryEdge(newEdge(r, it.rev))

@@ -81,6 +81,13 @@ func (s *sim) postArrived(p *postRow) {
 	s.wake("p:"+p.URI, recheckGate|recheckParent)
 }
 
+// turned has the posts below judged again: those that are near, and those that
+// wait for this one.
+func (s *sim) turned(uri string) {
+	s.recheck(uri, recheckDescend, "")
+	s.wake("p:"+uri, recheckParent)
+}
+
 // hasReply says whether a post that these changes write is a reply to another.
 func (s *sim) hasReply(uri string) bool {
 	if _, any := s.parents[uri]; !any {
@@ -106,7 +113,7 @@ func (s *sim) removePost(uri, at string) {
 	s.feeds[uri] = nil
 	s.tombs[uri] = s.tombOf(uri).bury(old)
 	if old.invalid() {
-		s.recheck(uri, recheckDescend, "")
+		s.turned(uri)
 	}
 	if old.opReply() && at != "" {
 		s.opThread[old.ReplyRoot+" "+uri] = &opThreadRow{Root: old.ReplyRoot, Parent: old.ReplyParent, URI: uri, DeletedAt: &at}
