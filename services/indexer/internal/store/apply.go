@@ -192,7 +192,7 @@ func (s *Store) transact(ctx context.Context, t task) (*sim, int64, error) {
 
 func (s *Store) transactOn(ctx context.Context, conn batcher, t task) (*sim, int64, error) {
 	b := &pgx.Batch{}
-	b.Queue("BEGIN")
+	b.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
 	b.Queue(settings, strconv.FormatInt(s.cfg.StatementTimeout.Milliseconds(), 10))
 	if t.locks != nil {
 		t.locks.queue(b)

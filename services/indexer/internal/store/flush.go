@@ -294,5 +294,9 @@ func (s *sim) flushQueues(w *writes, st *statements) {
 	}
 	st.insert(w.deltas, &deltas)
 	st.insert(w.rechecks, &rechecks)
-	st.insert(w.waits, &waits)
+	if s.again {
+		st.insert(w.waitsAgain, &waits)
+	} else {
+		st.insert(w.waits, &waits)
+	}
 }

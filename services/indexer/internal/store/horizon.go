@@ -3,44 +3,58 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
 )
 
 // horizon tells which rows were committed so long ago that every transaction
-// which ran beside theirs has ended. Transaction ids alone cannot tell: one that
-// began later may have read before the row was committed. So a snapshot is kept
-// until all that ran when it was taken have ended; what it sees may be taken.
-// Transactions that read before they write get their id first (claimID).
+// which ran beside theirs has ended. The id of a row alone cannot tell: a
+// transaction with a higher one may have read before the row was committed. So
+// a snapshot is kept, with an id that was given after it, until all lower ids
+// have ended; what the snapshot sees may be taken. Transactions that read before
+// they write get their id first (claimID).
 type horizon struct {
 	mu sync.Mutex
-	// ended sees what may be taken, next waits for those that run beside it. Both
-	// are snapshots as text, empty at first.
-	ended, next string
+	// ended sees what may be taken; next is to follow it once all below nextID
+	// have ended. All are text as PostgreSQL writes it, empty at first.
+	ended, next, nextID string
 }
 
-// claimID gives a transaction its id, so that snapshots know of it.
+// claimID gives a transaction its id.
 const claimID = "SELECT pg_current_xact_id()"
 
-// horizonSQL returns a new snapshot, whether nobody runs beside it, and whether
-// all have ended that ran beside the one given.
-const horizonSQL = `SELECT now::text, pg_snapshot_xmin(now) >= pg_snapshot_xmax(now),
-coalesce(pg_snapshot_xmin(now) >= pg_snapshot_xmax(nullif($1::text, '')::pg_snapshot), true) FROM pg_current_snapshot() now`
+// What advance asks: whether all below an id have ended; for a snapshot and an
+// id after it, if there is anything to take; whether all below that id have
+// ended too. (The end of a snapshot, pg_snapshot_xmax, is no such id: it is the
+// first after those that have ended, and higher ones may run.)
+const (
+	horizonEnded = `SELECT coalesce(pg_snapshot_xmin(pg_current_snapshot()) >= nullif($1::text, '')::xid8, true)`
+	horizonNext  = `SELECT pg_current_snapshot()::text, pg_current_xact_id()::text WHERE EXISTS (SELECT FROM {o}.recheck WHERE not_before <= now())`
+	horizonAlone = `SELECT coalesce(pg_snapshot_xmin(pg_current_snapshot()) >= pg_current_xact_id_if_assigned(), false)`
+)
 
 // advance returns the newest snapshot whose rows may be taken, empty for none.
-func (h *horizon) advance(ctx context.Context, conn batcher) (string, error) {
+func (h *horizon) advance(ctx context.Context, conn batcher, names *strings.Replacer) (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var now string
-	var alone, ended bool
+	var now, id string
+	var ended, alone bool
 	b := &pgx.Batch{}
-	b.Queue(horizonSQL, h.next).QueryRow(func(row pgx.Row) error { return row.Scan(&now, &alone, &ended) })
+	b.Queue(horizonEnded, h.nextID).QueryRow(func(row pgx.Row) error { return row.Scan(&ended) })
+	b.Queue(names.Replace(horizonNext)).Query(func(rows pgx.Rows) error {
+		return scanAll(rows, func(row pgx.CollectableRow) error { return row.Scan(&now, &id) })
+	})
+	b.Queue(horizonAlone).QueryRow(func(row pgx.Row) error { return row.Scan(&alone) })
 	if err := read(ctx, conn, b); err != nil {
 		return "", fmt.Errorf("snapshot: %w", err)
 	}
+	if now == "" {
+		return "", nil
+	}
 	if ended {
-		h.ended, h.next = h.next, now
+		h.ended, h.next, h.nextID = h.next, now, id
 	}
 	if alone {
 		h.ended = now
@@ -53,12 +67,12 @@ func (h *horizon) advance(ctx context.Context, conn batcher) (string, error) {
 func (h *horizon) reset() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.ended, h.next = "", ""
+	h.ended, h.next, h.nextID = "", "", ""
 }
 
 // takeRechecks takes rows that are due and whose neighbours have all ended.
 func (s *Store) takeRechecks(ctx context.Context, conn batcher, t *taken, size int) error {
-	ended, err := s.horizon.advance(ctx, conn)
+	ended, err := s.horizon.advance(ctx, conn, s.q.names)
 	if err != nil || ended == "" {
 		return err
 	}

@@ -127,6 +127,7 @@ func (s *Store) recheckSome(ctx context.Context, size int) (*taken, error) {
 			return s.expand(ctx, conn, t)
 		},
 		work: func(sm *sim) {
+			sm.again = true
 			for uri, to := range t.targets {
 				sm.c.notifs.get(uri)
 				sm.rejudge(uri, *to, s.cfg.NotifyBackfill)
@@ -299,7 +300,7 @@ func (s *sim) rejudge(uri string, to target, notifyFetched bool) {
 		yes := true
 		next.ViolatesEmbedding = &yes
 	}
-	if !waiting {
+	if _, new := s.waiters[uri]; !waiting && !new {
 		s.settled[uri] = struct{}{}
 	}
 	if flagsDiffer(p, &next) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
@@ -58,6 +59,63 @@ func TestRecheckPassesOverTheBusy(t *testing.T) {
 	noDrift(t, st)
 }
 
+// holder lets a test stop transactions where they insert a row of its choice.
+type holder struct {
+	t      *testing.T
+	pool   *pgxpool.Pool
+	conn   *pgxpool.Conn
+	schema string
+	g      errgroup.Group
+}
+
+// newHolder stops at rows of a table whose uri is one of the events'. It holds
+// them by advisory locks of its session, which has no transaction id.
+func newHolder(t *testing.T, pool *pgxpool.Pool, schema, table string, events ...*event.Event) *holder {
+	t.Helper()
+	ctx := context.Background()
+	h := &holder{t: t, pool: pool, schema: schema}
+	body := ""
+	for _, e := range events {
+		body += fmt.Sprintf("IF NEW.uri = '%s' THEN PERFORM pg_advisory_xact_lock(%d); END IF;\n", e.URI(), h.key(e))
+	}
+	_, err := pool.Exec(ctx, fmt.Sprintf(`CREATE FUNCTION %[1]s.hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN %[3]s RETURN NEW; END $$;
+CREATE TRIGGER hold BEFORE INSERT ON %[2]s FOR EACH ROW EXECUTE FUNCTION %[1]s.hold()`, schema, table, body))
+	require.NoError(t, err)
+	h.conn, err = pool.Acquire(ctx)
+	require.NoError(t, err)
+	t.Cleanup(h.conn.Release)
+	return h
+}
+
+func (h *holder) key(e *event.Event) int64 {
+	sum := fnv.New64a()
+	_, _ = sum.Write([]byte(h.schema + e.URI()))
+	return int64(sum.Sum64() >> 1)
+}
+
+// run starts a transaction, and returns when it is held at the row of e.
+func (h *holder) run(e *event.Event, work func() error) {
+	h.t.Helper()
+	_, err := h.conn.Exec(context.Background(), "SELECT pg_advisory_lock($1)", h.key(e))
+	require.NoError(h.t, err)
+	h.g.Go(work)
+	require.Eventually(h.t, func() bool {
+		return count(h.t, h.pool, h.schema, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+AND ((classid::bigint << 32) | objid::bigint) = $1`, h.key(e)) == 1
+	}, time.Minute, time.Millisecond)
+}
+
+func (h *holder) free(e *event.Event) {
+	h.t.Helper()
+	_, err := h.conn.Exec(context.Background(), "SELECT pg_advisory_unlock($1)", h.key(e))
+	require.NoError(h.t, err)
+}
+
+func applyOne(st *store.Store, e *event.Event) error {
+	_, err := st.Apply(context.Background(), []store.Change{{Event: e, Live: true}})
+	return err
+}
+
 // TestRecheckWaitsForWhoeverDidNotSee: a reply commits while the transaction of
 // its parent, which has read already and did not see it, is still open. The
 // reply is judged when the parent is there too, not before.
@@ -69,45 +127,12 @@ func TestRecheckWaitsForWhoeverDidNotSee(t *testing.T) {
 	root := m.post(1, nil, nil)
 	parent := m.post(2, root, root)
 	reply := m.post(3, root, parent)
-	applyParallel(t, []*store.Store{st}, 1, []*event.Event{root})
+	require.NoError(t, applyOne(st, root))
 	settle(t, st)
-
-	// A post is written only when its lock is free. An advisory lock of a session
-	// has no transaction id of its own.
-	key := func(e *event.Event) int64 {
-		h := fnv.New64a()
-		_, _ = h.Write([]byte(schema + e.URI()))
-		return int64(h.Sum64() >> 1)
-	}
-	_, err := pool.Exec(ctx, `CREATE FUNCTION `+schema+`.hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-IF NEW.uri = '`+reply.URI()+`' THEN PERFORM pg_advisory_xact_lock(`+fmt.Sprint(key(reply))+`); END IF;
-IF NEW.uri = '`+parent.URI()+`' THEN PERFORM pg_advisory_xact_lock(`+fmt.Sprint(key(parent))+`); END IF;
-RETURN NEW; END $$`)
-	require.NoError(t, err)
-	_, err = pool.Exec(ctx, `CREATE TRIGGER hold BEFORE INSERT ON `+schema+`.post FOR EACH ROW EXECUTE FUNCTION `+schema+`.hold()`)
-	require.NoError(t, err)
-	conn, err := pool.Acquire(ctx)
-	require.NoError(t, err)
-	defer conn.Release()
-	lock := func(does string, e *event.Event) {
-		_, err := conn.Exec(ctx, "SELECT "+does+"($1)", key(e))
-		require.NoError(t, err)
-	}
-	var g errgroup.Group
-	applyHeld := func(e *event.Event) {
-		lock("pg_advisory_lock", e)
-		g.Go(func() error {
-			_, err := st.Apply(ctx, []store.Change{{Event: e, Live: true}})
-			return err
-		})
-		require.Eventually(t, func() bool {
-			return count(t, pool, schema, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-AND ((classid::bigint << 32) | objid::bigint) = $1`, key(e)) == 1
-		}, time.Minute, time.Millisecond)
-	}
-	applyHeld(reply)
-	applyHeld(parent)
-	lock("pg_advisory_unlock", reply)
+	h := newHolder(t, pool, schema, schema+".post", parent, reply)
+	h.run(reply, func() error { return applyOne(st, reply) })
+	h.run(parent, func() error { return applyOne(st, parent) })
+	h.free(reply)
 	require.Eventually(t, func() bool {
 		return count(t, pool, schema, `SELECT count(*) FROM {s}.post WHERE uri = $1`, reply.URI()) == 1
 	}, time.Minute, time.Millisecond)
@@ -116,9 +141,41 @@ AND ((classid::bigint << 32) | objid::bigint) = $1`, key(e)) == 1
 		require.NoError(t, err)
 		require.Zero(t, n, "judged beside the transaction of the parent")
 	}
-	lock("pg_advisory_unlock", parent)
-	require.NoError(t, g.Wait())
+	h.free(parent)
+	require.NoError(t, h.g.Wait())
 	settle(t, st)
 	require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.post WHERE "invalidReplyRoot"`))
+	noDrift(t, st)
+}
+
+// TestRecheckMeetsWhatItWaitsFor: a reply is judged again and found refused,
+// because the root that mentions its author is not there, while the transaction
+// of the root, which cannot see yet that somebody waits for it, goes through.
+func TestRecheckMeetsWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	st, pool, schema := newStore(t)
+	m := newMaker()
+	root := m.create(1, "app.bsky.feed.post", "", fmt.Sprintf(`,"text":"@you","facets":[{"index":{"byteStart":0,"byteEnd":4},
+"features":[{"$type":"app.bsky.richtext.facet#mention","did":%q}]}]`, did(2)))
+	gate := m.create(1, "app.bsky.feed.threadgate", root.RKey,
+		fmt.Sprintf(`,"post":%q,"allow":[{"$type":"app.bsky.feed.threadgate#mentionRule"}]`, root.URI()))
+	reply := m.post(2, root, root)
+	require.NoError(t, applyOne(st, reply))
+	settle(t, st)
+	require.NoError(t, applyOne(st, gate))
+	h := newHolder(t, pool, schema, store.OwnSchema(schema)+".waiting", reply)
+	h.run(reply, func() error {
+		for {
+			n, err := st.Recheck(context.Background())
+			if n > 0 || err != nil {
+				return err
+			}
+		}
+	})
+	require.NoError(t, applyOne(st, root))
+	h.free(reply)
+	require.NoError(t, h.g.Wait())
+	settle(t, st)
+	require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.post WHERE "invalidReplyRoot" OR "violatesThreadGate"`))
 	noDrift(t, st)
 }

@@ -47,6 +47,8 @@ type sim struct {
 	deltas   map[countKey]int
 	rechecks map[recheckRow]struct{}
 	waits    map[[2]string]struct{}
+	waiters  map[string]struct{} // the uris of waits
+	again    bool                // posts are judged again, not written
 	actors   map[string]*actorRow
 	checks   map[[2]string]Seen
 	syncs    map[string]syncRow
@@ -63,7 +65,7 @@ func newSim(c *cache) *sim {
 		edges: map[string]*edgeRow{}, keys: map[derive.Kind]map[string]*edgeRow{}, dups: map[string]*dupRow{},
 		rows: map[derive.Kind]map[string]*derive.Record{}, feeds: map[string]*feedRow{}, quotes: map[string]*quoteRow{},
 		opThread: map[string]*opThreadRow{}, notifs: map[string][]notifRow{}, deltas: map[countKey]int{},
-		rechecks: map[recheckRow]struct{}{}, waits: map[[2]string]struct{}{},
+		rechecks: map[recheckRow]struct{}{}, waits: map[[2]string]struct{}{}, waiters: map[string]struct{}{},
 		actors: map[string]*actorRow{}, checks: map[[2]string]Seen{}, syncs: map[string]syncRow{}, accounts: map[string]accountRow{}, settled: map[string]struct{}{},
 		parents: map[string]struct{}{},
 	}
@@ -302,7 +304,10 @@ func (s *sim) wake(key string, what int16) {
 	}
 }
 
-func (s *sim) wait(key, uri string) { s.waits[[2]string{waitKey(key), uri}] = struct{}{} }
+func (s *sim) wait(key, uri string) {
+	s.waits[[2]string{waitKey(key), uri}] = struct{}{}
+	s.waiters[uri] = struct{}{}
+}
 
 // maxWaitKey bounds the keys of waiting. A gate may name a list by a uri that
 // fits into no index.

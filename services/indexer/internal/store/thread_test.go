@@ -128,9 +128,9 @@ const threadAccounts = 16
 func TestThreadsInAnyOrder(t *testing.T) {
 	t.Parallel()
 	histories := maps.Clone(threadHistories)
-	seeds := uint64(6)
+	seeds, copies := uint64(3), 120
 	if soak() {
-		seeds = 200
+		seeds, copies = 200, 300
 	}
 	for seed := range seeds {
 		histories[fmt.Sprintf("random %d", seed)] = randomThread(seed)
@@ -141,7 +141,7 @@ func TestThreadsInAnyOrder(t *testing.T) {
 			st, pool, schema := newStore(t)
 			r := rand.New(rand.NewPCG(1, 1))
 			n := len(history(newMaker(), 0))
-			runs, orders, steps := make([][]*event.Event, 300), make([][]int, 300), make([][]*event.Event, n)
+			runs, orders, steps := make([][]*event.Event, copies), make([][]int, copies), make([][]*event.Event, n)
 			for k := range runs {
 				runs[k] = history(newMaker(), k*threadAccounts)
 				if orders[k] = r.Perm(n); k == 0 {

@@ -19,6 +19,9 @@ type writes struct {
 	tombs, syncs, actorStatus, accounts     string
 	checks, opThread, dups, flags, records  string
 	deltas, rechecks, waits, actors, quotes string
+	// waitsAgain has posts that did not wait for a key before judged once more:
+	// what they wait for may be written beside this.
+	waitsAgain                              string
 	feeds, posts, embedExternal, embedVideo string
 	embedImage, embedGallery, embedRecord   string
 	settle                                  string
@@ -62,6 +65,8 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) u(uri, c
 	w.deltas = n.Replace(insertSQL("{o}.count_delta", []string{"kind::smallint", "key", "n::integer"}, ""))
 	w.rechecks = n.Replace(insertSQL("{o}.recheck", []string{"uri", "what::smallint", "rev"}, ""))
 	w.waits = n.Replace(insertSQL("{o}.waiting", []string{"key", "uri"}, doNothing))
+	w.waitsAgain = n.Replace("WITH w AS (" + insertSQL("{o}.waiting", []string{"key", "uri"}, doNothing) +
+		" RETURNING uri) INSERT INTO {o}.recheck (uri, what, rev) SELECT DISTINCT uri, " + strconv.Itoa(recheckGate|recheckParent) + ", '' FROM w")
 	w.feeds = n.Replace(insertSQL("{s}.feed_item", []string{"uri", "cid", "type", `"postUri"`, `"originatorDid"`, `"sortAt"`}, ""))
 	w.quotes = n.Replace(insertSQL("{s}.quote", []string{"uri", "cid", "subject", `"subjectCid"`, `"createdAt"`, `"indexedAt"`}, ""))
 	w.posts = n.Replace(insertSQL("{s}.post", columnNames(postColumns), ""))
