@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+
+	"sluice/pkg/pg"
 )
 
 // horizon tells which rows were committed so long ago that every transaction
@@ -53,17 +55,28 @@ func (h *horizon) advance(ctx context.Context, conn batcher, names *strings.Repl
 	if now == "" {
 		return "", nil
 	}
-	if ended {
+	switch {
+	case alone:
+		h.ended, h.next, h.nextID = now, now, id
+	case idBelow(id, h.nextID):
+		h.ended, h.next, h.nextID = "", now, id // given again
+	case ended:
 		h.ended, h.next, h.nextID = h.next, now, id
-	}
-	if alone {
-		h.ended = now
 	}
 	return h.ended, nil
 }
 
-// reset forgets the snapshots: after a crash or a failover of PostgreSQL, ids
-// may be given again.
+// idBelow compares ids as text, which has no leading zeros.
+func idBelow(a, b string) bool { return len(a) < len(b) || len(a) == len(b) && a < b }
+
+// mayHaveRestarted tells errors after which ids may be given again: a connection
+// is lost, or the server shuts down or starts.
+func mayHaveRestarted(err error) bool {
+	state := pg.State(err)
+	return state == "" || strings.HasPrefix(state, "08") || strings.HasPrefix(state, "57P")
+}
+
+// reset forgets the snapshots.
 func (h *horizon) reset() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -50,6 +50,9 @@ func (s *sim) judgeParent(p *postRow) (invalid, missing bool) {
 	return s.judgeUp(p, p, 0)
 }
 
+// maxGone bounds how many deleted posts one after the other are looked through.
+const maxGone = maxRounds / 2
+
 // judgeUp judges a post on the way up from a reply.
 func (s *sim) judgeUp(reply, p *postRow, depth int) (invalid, missing bool) {
 	parent := s.ref(p.ReplyParent)
@@ -71,7 +74,7 @@ func (s *sim) judgeUp(reply, p *postRow, depth int) (invalid, missing bool) {
 		goneBefore := t.Rev != "" && t.Rev <= p.Stamp
 		return true, !goneBefore
 	}
-	if t.Parent != "" && depth < maxRounds/2 {
+	if t.Parent != "" && depth < maxGone {
 		up := &postRow{URI: p.ReplyParent, ReplyRoot: t.Root, ReplyParent: t.Parent, Stamp: t.Born}
 		if invalid, missing = s.judgeUp(reply, up, depth+1); invalid {
 			return true, missing

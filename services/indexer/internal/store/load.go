@@ -22,8 +22,8 @@ const postSelect = `SELECT p.uri, p.cid, p.creator, coalesce(p."replyRoot", ''),
 p."violatesThreadGate", p."violatesEmbeddingRules", p."hasThreadGate", p."hasPostGate", p."sortAt", coalesce(r.rev, '')`
 
 // repliesBelow are the replies to down.uri, those that were deleted too.
-const repliesBelow = `SELECT p.uri FROM {s}.post p WHERE p."replyParent" = down.uri
-UNION ALL SELECT t.uri COLLATE "default" FROM {o}.tombstone t WHERE t.parent = down.uri AND t.parent <> ''`
+const repliesBelow = `SELECT p.uri, false AS gone FROM {s}.post p WHERE p."replyParent" = down.uri
+UNION ALL SELECT t.uri COLLATE "default", true FROM {o}.tombstone t WHERE t.parent = down.uri AND t.parent <> ''`
 
 func newQueries(schema string) queries {
 	n := schemaNames(schema)
@@ -38,8 +38,9 @@ func newQueries(schema string) queries {
 SELECT p.uri, p."replyParent", 1 AS height FROM {s}.post p WHERE p.uri = ANY($1)
 UNION SELECT p.uri, p."replyParent", up.height + 1 FROM up JOIN {s}.post p ON p.uri = up."replyParent" WHERE up.height < 4)
 ` + postSelect + ` FROM (SELECT DISTINCT uri FROM up) u JOIN {s}.post p ON p.uri = u.uri LEFT JOIN {s}.record r ON r.uri = p.uri`,
-		children: `SELECT k FROM unnest($1::text[]) k WHERE EXISTS (SELECT 1 FROM {s}.post p WHERE p."replyParent" = k)`,
-		dups:     `SELECT d.uri, d.cid, d."duplicateOf", d."indexedAt", '', '' FROM {s}.duplicate_record d WHERE d.uri = ANY($1)`,
+		children: `SELECT k FROM unnest($1::text[]) k WHERE EXISTS (SELECT 1 FROM {s}.post p WHERE p."replyParent" = k)
+OR EXISTS (SELECT 1 FROM {o}.tombstone t WHERE t.parent = k AND t.parent <> '')`,
+		dups: `SELECT d.uri, d.cid, d."duplicateOf", d."indexedAt", '', '' FROM {s}.duplicate_record d WHERE d.uri = ANY($1)`,
 		dupsOf: `SELECT d.uri, r.cid, d."duplicateOf", d."indexedAt", r.json, coalesce(r.rev, '') FROM {s}.duplicate_record d
 JOIN {s}.record r ON r.uri = d.uri WHERE d."duplicateOf" = ANY($1)`,
 		notifs: `SELECT id, did, "recordUri", "recordCid", author, reason, coalesce("reasonSubject", ''), "sortAt" FROM {s}.notification WHERE "recordUri" = ANY($1)`,

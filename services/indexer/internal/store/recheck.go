@@ -60,7 +60,9 @@ func (s *Store) recheckStep(ctx context.Context, size int) (done int, failed []i
 			done = len(t.ids)
 			return nil
 		}
-		s.horizon.reset()
+		if mayHaveRestarted(err) {
+			s.horizon.reset()
+		}
 		if len(t.ids) > 0 {
 			failed, cause = t.ids, pg.Classify(err)
 			return nil
@@ -142,9 +144,10 @@ func (s *Store) recheckSome(ctx context.Context, size int) (*taken, error) {
 // of them, however many there are: they are judged some at a time.
 const (
 	expandReplies = `WITH RECURSIVE down AS (
-SELECT u.rev AS rev, u.uri, 0 AS depth FROM unnest($1::text[], $2::text[]) u(uri, rev)
-UNION SELECT down.rev, below.uri, down.depth + 1 FROM down CROSS JOIN LATERAL (` + repliesBelow + `) below WHERE down.depth < 4)
-INSERT INTO {o}.recheck (uri, what, rev) SELECT DISTINCT d.uri, $3::smallint, d.rev FROM down d WHERE d.depth > 0`
+SELECT u.rev AS rev, u.uri, false AS gone, 0 AS depth FROM unnest($1::text[], $2::text[]) u(uri, rev)
+UNION SELECT down.rev, below.uri, below.gone, down.depth + 1 FROM down CROSS JOIN LATERAL (` + repliesBelow + `) below
+WHERE down.depth < 4 OR down.gone AND down.depth <= $4)
+INSERT INTO {o}.recheck (uri, what, rev) SELECT DISTINCT d.uri, $3::smallint, d.rev FROM down d JOIN {s}.post p ON p.uri = d.uri WHERE d.depth > 0`
 	expandFeeds = `INSERT INTO {o}.recheck (uri, what, rev) SELECT f.uri, $3::smallint, u.rev FROM unnest($1::text[], $2::text[]) u(uri, rev)
 JOIN {s}.feed_item f ON f."postUri" = u.uri AND f.uri <> u.uri`
 	expandQuotes = `INSERT INTO {o}.recheck (uri, what, rev) SELECT q.uri, $3::smallint, u.rev FROM unnest($1::text[], $2::text[]) u(uri, rev)
@@ -183,12 +186,12 @@ func (s *Store) expand(ctx context.Context, conn batcher, t *taken) (*locks, err
 		}
 	}
 	b := &pgx.Batch{}
-	spread := func(sql string, of pairs, what int16) {
+	spread := func(sql string, of pairs, args ...any) {
 		if len(of.uris) > 0 {
-			b.Queue(s.q.names.Replace(sql), of.uris, of.revs, what)
+			b.Queue(s.q.names.Replace(sql), append([]any{of.uris, of.revs}, args...)...)
 		}
 	}
-	spread(expandReplies, above, recheckParent)
+	spread(expandReplies, above, recheckParent, maxGone)
 	spread(expandFeeds, gone, recheckFeed)
 	spread(expandQuotes, gone, recheckQuote)
 	s.findOlder(b, "feed_item", feeds, &t.feeds)

@@ -117,8 +117,8 @@ func applyOne(st *store.Store, e *event.Event) error {
 }
 
 // TestRecheckWaitsForWhoeverDidNotSee: a reply commits while the transaction of
-// its parent, which has read already and did not see it, is still open. The
-// reply is judged when the parent is there too, not before.
+// its parent, which has read already and did not see it, but not written yet, is
+// still open. The reply is judged when the parent is there too, not before.
 func TestRecheckWaitsForWhoeverDidNotSee(t *testing.T) {
 	t.Parallel()
 	st, pool, schema := newStore(t)
@@ -129,7 +129,7 @@ func TestRecheckWaitsForWhoeverDidNotSee(t *testing.T) {
 	reply := m.post(3, root, parent)
 	require.NoError(t, applyOne(st, root))
 	settle(t, st)
-	h := newHolder(t, pool, schema, schema+".post", parent, reply)
+	h := newHolder(t, pool, schema, schema+".record", parent, reply)
 	h.run(reply, func() error { return applyOne(st, reply) })
 	h.run(parent, func() error { return applyOne(st, parent) })
 	h.free(reply)

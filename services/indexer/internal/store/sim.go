@@ -53,7 +53,7 @@ type sim struct {
 	checks   map[[2]string]Seen
 	syncs    map[string]syncRow
 	accounts map[string]accountRow
-	// parents are what posts in posts reply to, or replied to before.
+	// parents are what posts in posts and tombs reply to, or replied to before.
 	parents map[string]struct{}
 	// settled are the posts that wait for nothing any more.
 	settled map[string]struct{}
@@ -230,7 +230,9 @@ func (s *sim) putDead(it *item, tomb tombRow) {
 			s.buryOpReply(r, own.At)
 		}
 		if !own.Was {
-			s.tombs[it.uri] = tomb.bury(newPost(r, it.rev))
+			p := newPost(r, it.rev)
+			s.tombs[it.uri] = tomb.bury(p)
+			s.parents[p.ReplyParent] = struct{}{}
 			s.turned(it.uri)
 		}
 	case r.Kind.Edge():

@@ -88,13 +88,19 @@ func (s *sim) turned(uri string) {
 	s.wake("p:"+uri, recheckParent)
 }
 
-// hasReply says whether a post that these changes write is a reply to another.
+// hasReply says whether a post that these changes write, or delete, is a reply
+// to another.
 func (s *sim) hasReply(uri string) bool {
 	if _, any := s.parents[uri]; !any {
 		return false
 	}
 	for _, other := range s.posts {
 		if other != nil && other.ReplyParent == uri {
+			return true
+		}
+	}
+	for _, t := range s.tombs {
+		if t.Parent == uri {
 			return true
 		}
 	}

@@ -38,6 +38,28 @@ var threadHistories = map[string]func(m *maker, base int) []*event.Event{
 		}
 		return events
 	},
+	"deleted above one outside": func(m *maker, base int) []*event.Event {
+		root := m.post(base, nil, nil)
+		gone := m.delete(root)
+		outside := m.post(base+1, root, root)
+		between := m.post(base+2, root, outside)
+		reply := m.post(base+3, root, between)
+		return []*event.Event{root, gone, outside, between, reply, m.post(base+4, root, reply), m.delete(between)}
+	},
+	"four deleted between": func(m *maker, base int) []*event.Event {
+		root := m.post(base, nil, nil)
+		parent := m.post(base+1, root, root)
+		gone := m.delete(parent)
+		chain := []*event.Event{m.post(base+2, root, parent)}
+		for i := range 5 {
+			chain = append(chain, m.post(base+3+i, root, chain[i]))
+		}
+		events := append([]*event.Event{root, parent, gone}, chain...)
+		for i := 4; i > 0; i-- {
+			events = append(events, m.delete(chain[i]))
+		}
+		return events
+	},
 	"deleted before": func(m *maker, base int) []*event.Event {
 		root := m.post(base, nil, nil)
 		parent := m.post(base+1, root, root)
