@@ -190,19 +190,40 @@ func (s *session) watch(ctx context.Context, p *Pipeline) error {
 	}
 }
 
+// begin lets a relay that joins send what comes after its first frame: when a
+// settled one has come a little further, so that what that one is behind does
+// not look like a break in the history of repositories; or when there is none
+// to wait for.
+func (s *session) begin(r *relay, now time.Time) {
+	const further = time.Second // the events of two relays are not in the same order
+	if r.firstAt.Load() == 0 {
+		return
+	}
+	first := time.Unix(0, r.firstAt.Load())
+	reached, lost := s.reached(first.Add(min(further, s.cfg.Overlap/2)), now, s.cfg.Overlap)
+	if reached || lost || now.Sub(first) > s.cfg.Lost {
+		close(r.begun)
+	}
+}
+
 // settle settles the relays that have been followed for long enough beside one
-// that is. It says whether some may leave now.
+// that is, and have a cursor of their own. It says whether some may leave now.
 func (s *session) settle(ctx context.Context, p *Pipeline, now time.Time) (over bool, err error) {
 	moved := false
 	for i, r := range s.relays {
 		if s.members.all[i].settled {
 			continue
 		}
+		select {
+		case <-r.begun:
+		default:
+			s.begin(r, now)
+		}
 		first := r.firstAt.Load()
-		if first == 0 {
+		if first == 0 || r.saved.Load() == 0 {
 			continue
 		}
-		reached, lost := s.reached(time.Unix(0, first).Add(p.cfg.Overlap), now)
+		reached, lost := s.reached(time.Unix(0, first).Add(p.cfg.Overlap), now, s.cfg.Lost)
 		if !reached && !lost {
 			continue
 		}
@@ -225,8 +246,8 @@ func (s *session) settle(ctx context.Context, p *Pipeline, now time.Time) (over 
 }
 
 // reached says whether what a settled relay sent until then is durable; lost,
-// that none of them has been connected for so long that none is waited for.
-func (s *session) reached(until, now time.Time) (reached, lost bool) {
+// that none of them has been connected for as long as patience lasts.
+func (s *session) reached(until, now time.Time, patience time.Duration) (reached, lost bool) {
 	lost = true
 	for i, r := range s.relays {
 		if !s.members.all[i].settled {
@@ -235,7 +256,7 @@ func (s *session) reached(until, now time.Time) (reached, lost bool) {
 		if r.reached(until, now) {
 			return true, false
 		}
-		if down := r.downSince.Load(); down == 0 || now.Sub(time.Unix(0, down)) < s.cfg.Lost {
+		if down := r.downSince.Load(); down == 0 || now.Sub(time.Unix(0, down)) < patience {
 			lost = false
 		}
 	}

@@ -46,6 +46,9 @@ type relay struct {
 	fresh bool
 	// joining: the relay is new, and settled ones cover what it lacks.
 	joining atomic.Bool
+	// begun is closed, by the one who watches the session, when what the relay
+	// sends may be taken.
+	begun chan struct{}
 	// firstAt and readAt are when the first and the last frame were read, upSince
 	// since when it is connected and downSince since when it is not; Unix ns, 0:
 	// not.
@@ -69,8 +72,12 @@ func newRelay(s *session, index int, changed bool) *relay {
 	r := &relay{
 		p: s, index: index, host: m.host, fresh: changed,
 		slots: make(chan *slot, s.cfg.Window), idled: make(chan struct{}, 1), budget: semaphore.NewWeighted(s.cfg.WindowBytes),
+		begun: make(chan struct{}),
 	}
 	r.joining.Store(!m.settled)
+	if m.settled {
+		close(r.begun)
+	}
 	r.downSince.Store(time.Now().UnixNano())
 	return r
 }
@@ -167,7 +174,9 @@ func (r *relay) cursor() (seq int64, ok bool) {
 // here on. An error other than that of ctx ends the connection.
 func (r *relay) read(ctx context.Context, raw []byte) error {
 	r.p.metrics.events.Inc()
-	r.arrived()
+	if err := r.arrived(ctx); err != nil {
+		return err
+	}
 	s := &slot{relay: r, bytes: min(int64(len(raw)), r.p.cfg.WindowBytes), at: time.Now(), done: make(chan struct{})}
 	f, err := r.parse(ctx, raw)
 	if f == nil {
@@ -201,7 +210,9 @@ func (r *relay) read(ctx context.Context, raw []byte) error {
 // repository is fetched.
 func (r *relay) oversize(ctx context.Context, beginning []byte) error {
 	r.p.metrics.events.Inc()
-	r.arrived()
+	if err := r.arrived(ctx); err != nil {
+		return err
+	}
 	r.p.metrics.frames.WithLabelValues(string(atproto.KindUnknown)).Inc()
 	err := event.Dropf(event.ReasonTooBig, "message above %d bytes", atproto.MaxFrame)
 	r.p.judge.convert.dropped(err)
@@ -218,11 +229,19 @@ func (r *relay) oversize(ctx context.Context, beginning []byte) error {
 	return r.enqueue(ctx, s, &atproto.Frame{Kind: atproto.KindUnknown})
 }
 
-func (r *relay) arrived() {
+// arrived takes note that the relay has sent something. It returns when that may
+// be taken.
+func (r *relay) arrived(ctx context.Context) error {
 	r.idle.Store(false)
 	now := time.Now().UnixNano()
 	r.readAt.Store(now)
 	r.firstAt.CompareAndSwap(0, now)
+	select {
+	case <-r.begun:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func plausibleDID(did string) bool {
@@ -342,9 +361,10 @@ func (r *relay) info(ctx context.Context, n *atproto.Info) error {
 }
 
 // gap makes durable, before a later frame is read, that frames are missing. Of
-// a relay that joins others none are.
+// a relay that joins others none are: it joins anew, from the next frame.
 func (r *relay) gap(ctx context.Context, cause string) error {
 	if r.joining.Load() {
+		r.firstAt.Store(0)
 		return nil
 	}
 	r.p.metrics.gaps.WithLabelValues(cause).Inc()
