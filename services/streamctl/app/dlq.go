@@ -129,9 +129,30 @@ func (t *tool) dlqList(ctx context.Context, stream string, o dlqOptions) error {
 		table.Row(l.ID, l.Reason, render.Count(l.Attempts), render.Clip(strings.ReplaceAll(l.Error, "\n", " "), 36))
 	}
 	if table.Len() == 0 {
-		t.say("no dead letters")
+		return t.dlqNone(ctx, q, o)
 	}
 	return table.Write(t.out)
+}
+
+// dlqNone says that nothing was found, and what there is instead.
+func (t *tool) dlqNone(ctx context.Context, q *redstream.DLQ, o dlqOptions) error {
+	reasons, err := q.Reasons(ctx)
+	if err != nil {
+		return err
+	}
+	var have []string
+	for _, r := range slices.Sorted(maps.Keys(reasons)) {
+		have = append(have, fmt.Sprintf("%s (%s)", r, render.Count(reasons[r])))
+	}
+	switch {
+	case len(have) == 0:
+		t.say("no dead letters")
+	case o.reason != "" && reasons[o.reason] == 0:
+		t.say("no dead letters with reason %q; there are %s", o.reason, strings.Join(have, ", "))
+	default:
+		t.say("no more dead letters after %s; there are %s", o.after, strings.Join(have, ", "))
+	}
+	return nil
 }
 
 func (t *tool) dlqShow(ctx context.Context, stream, id string) error {

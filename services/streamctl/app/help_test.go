@@ -110,6 +110,9 @@ func TestDeadLettersOfAnotherName(t *testing.T) {
 	require.Contains(t, r.ok("dlq", "ls"), "too_large")
 	require.Contains(t, r.ok("dlq", "ls", "given_up"), "5 GiB")
 	require.Contains(t, r.ok("dlq", "ls", "repo_backfill"), "5 GiB")
+	require.Contains(t, r.ok("dlq", "ls", "given_up", "--reason", "zzz"), `no dead letters with reason "zzz"; there are too_large (1)`)
+	require.Contains(t, r.ok("dlq", "ls", "given_up", "--after", "9999999999999-0"), "no more dead letters after 9999999999999-0; there are too_large (1)")
+	require.Contains(t, r.ok("dlq", "ls", "firehose_live", "--reason", "zzz"), "no dead letters\n")
 	_, out, _ := r.run("doctor", "--for", "10ms")
 	require.Contains(t, out, "repo_backfill has 1 dead letters (too_large 1)")
 	r.in = "y\n"
