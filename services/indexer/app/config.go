@@ -73,6 +73,8 @@ type Config struct {
 	FoldEvery time.Duration `env:"INDEXER_FOLD_MS" unit:"ms" default:"300" min:"10" max:"60000" help:"pause between two foldings of count changes"`
 	// RecheckEvery is the pause between two rounds of facts that span repositories.
 	RecheckEvery time.Duration `env:"INDEXER_RECHECK_MS" unit:"ms" default:"300" min:"10" max:"60000" help:"pause between two rounds of rechecks"`
+	// DeletionsKept is for how many days deletions are remembered; 0 is for ever.
+	DeletionsKept int `env:"INDEXER_DELETIONS_DAYS" default:"30" min:"0" max:"3650" help:"days after which an applied deletion of a record is forgotten, but for posts and accounts; longer than any entry waits in a stream or is replayed; 0 keeps all"`
 	// TrimEvery is the pause between two trims of the streams; 0 leaves it to others.
 	TrimEvery time.Duration `env:"INDEXER_TRIM_MS" unit:"ms" default:"1000" min:"0" max:"600000" help:"pause between two trims of the streams; 0 leaves trimming to others"`
 

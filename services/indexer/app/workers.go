@@ -21,6 +21,12 @@ func (a *App) workers(m *index.Metrics) {
 			_, err := a.store.Recheck(ctx)
 			return false, err
 		}))
+		if days := a.cfg.DeletionsKept; days > 0 {
+			a.add("forget", a.every("forget", 10*time.Minute, func(ctx context.Context) (bool, error) {
+				_, err := a.store.ForgetDeletions(ctx, time.Duration(days)*24*time.Hour)
+				return false, err
+			}))
+		}
 		sweeper := index.NewSweeper(a.cfg.Streams, time.Second, a.store, a.redis, m, a.log)
 		a.add("sweep", sweeper.Run)
 	}

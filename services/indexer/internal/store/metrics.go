@@ -10,6 +10,7 @@ type metrics struct {
 	halved         prometheus.Counter
 	folded         prometheus.Counter
 	droppedDeltas  prometheus.Counter
+	forgotten      prometheus.Counter
 	rechecksPutOff prometheus.Counter
 	rechecked      prometheus.Counter
 	readRounds     prometheus.Counter
@@ -31,6 +32,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		halved:         prometheus.NewCounter(prometheus.CounterOpts{Name: "sluice_store_halvings_total", Help: "Batches split to find the change that PostgreSQL refuses."}),
 		folded:         prometheus.NewCounter(prometheus.CounterOpts{Name: "sluice_store_folded_deltas_total", Help: "Count deltas folded into the aggregates."}),
 		droppedDeltas:  prometheus.NewCounter(prometheus.CounterOpts{Name: "sluice_store_dropped_deltas_total", Help: "Count deltas that PostgreSQL refuses; any is worth a recount of the aggregates."}),
+		forgotten:      prometheus.NewCounter(prometheus.CounterOpts{Name: "sluice_store_forgotten_deletions_total", Help: "Deletions forgotten for their age (INDEXER_DELETIONS_DAYS)."}),
 		rechecksPutOff: prometheus.NewCounter(prometheus.CounterOpts{Name: "sluice_store_rechecks_put_off_total", Help: "Recheck rows put off after an error; a steady rate points at a post that cannot be judged."}),
 		rechecked:      prometheus.NewCounter(prometheus.CounterOpts{Name: "sluice_store_rechecked_total", Help: "Posts judged again after something older arrived."}),
 		readRounds:     prometheus.NewCounter(prometheus.CounterOpts{Name: "sluice_store_read_rounds_total", Help: "Round trips spent on reading before writing."}),
@@ -40,7 +42,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.changes.WithLabelValues(r.String())
 	}
 	if reg != nil {
-		for _, c := range []prometheus.Collector{m.changes, m.batch, m.commit, m.retries, m.halved, m.folded, m.droppedDeltas, m.rechecksPutOff, m.rechecked, m.readRounds, m.rowsWritten} {
+		for _, c := range []prometheus.Collector{m.changes, m.batch, m.commit, m.retries, m.halved, m.folded, m.droppedDeltas, m.forgotten, m.rechecksPutOff, m.rechecked, m.readRounds, m.rowsWritten} {
 			_ = reg.Register(c) // a second store in one process shares nothing with the first
 		}
 	}

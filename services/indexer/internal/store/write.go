@@ -47,7 +47,7 @@ AND m."rootUri" = coalesce((SELECT p."replyRoot" FROM {s}.post p WHERE p.uri = u
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[]) u(uri, t, q, i, v, e) WHERE p.uri = u.uri`)
 
 	w.tombs = n.Replace(insertSQL("{o}.tombstone", []string{"uri", "rev", "at", "was::boolean", "born", "root", "parent"},
-		"ON CONFLICT (uri) DO UPDATE SET rev = EXCLUDED.rev, at = EXCLUDED.at, was = EXCLUDED.was, born = EXCLUDED.born, root = EXCLUDED.root, parent = EXCLUDED.parent"))
+		"ON CONFLICT (uri) DO UPDATE SET rev = EXCLUDED.rev, at = EXCLUDED.at, was = EXCLUDED.was, born = EXCLUDED.born, root = EXCLUDED.root, parent = EXCLUDED.parent, written = EXCLUDED.written"))
 	w.syncs = n.Replace(insertSQL("{s}.actor_sync AS a", []string{"did", `"commitCid"`, `"repoRev"`},
 		`ON CONFLICT (did) DO UPDATE SET "commitCid" = EXCLUDED."commitCid", "repoRev" = EXCLUDED."repoRev"
 WHERE a."repoRev" IS NULL OR a."repoRev" COLLATE "C" < EXCLUDED."repoRev" COLLATE "C"`))
