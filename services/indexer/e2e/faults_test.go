@@ -110,7 +110,7 @@ func TestCutConnections(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		r := rand.New(rand.NewPCG(1, 2))
-		for fault.Sleep(ctx, time.Duration(120+r.IntN(200))*time.Millisecond) == nil {
+		for fault.Sleep(ctx, time.Duration(60+r.IntN(100))*time.Millisecond) == nil {
 			c.cut(1 + r.IntN(2))
 		}
 	})

@@ -88,7 +88,8 @@ func (p *PostRow) take(e *embed) {
 		if json.Unmarshal(e.Record, &inner) == nil {
 			p.takeRecord(inner.Record)
 		}
-		if e.Media != nil && e.Media.Type != embedRecordWithMedia {
+		// A record in the place of the media does not replace the one that is quoted.
+		if e.Media != nil && e.Media.Type != embedRecordWithMedia && e.Media.Type != embedRecord {
 			p.take(e.Media)
 		}
 	}

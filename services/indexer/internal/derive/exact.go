@@ -94,11 +94,12 @@ func dropMistaken(value any) {
 	switch v := value.(type) {
 	case map[string]any:
 		for k, member := range v {
-			if mistaken(k) {
+			switch {
+			case mistaken(k):
 				delete(v, k)
-				continue
+			case k != "descriptionFacets": // stored as they are
+				dropMistaken(member)
 			}
-			dropMistaken(member)
 		}
 	case []any:
 		for _, member := range v {

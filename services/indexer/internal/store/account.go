@@ -147,7 +147,7 @@ func (s *sim) sweep(cur *recRow, tomb, at string) {
 	rev := tomb
 	if rev != "" {
 		if own := s.tomb(cur.URI); own.Rev < rev {
-			own.Rev, own.At = rev, at
+			own.Rev, own.At, own.Replaced = rev, at, false
 			s.tombs[cur.URI] = own
 		}
 	} else {

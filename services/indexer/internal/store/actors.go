@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -97,10 +98,12 @@ func (s *sim) accountStatus(it *item) Result {
 	if it.ev.Status == "deleted" && !it.ev.Active {
 		return Ignored
 	}
-	if it.at <= acct.StatusAt {
+	// Of two events of one time the later one in its stream counts.
+	at := fmt.Sprintf("%s#%019d", it.at, max(it.ev.Seq, 0))
+	if at <= acct.StatusAt {
 		return Stale
 	}
-	acct.Status, acct.StatusAt = &status, it.at
+	acct.Status, acct.StatusAt = &status, at
 	s.accounts[it.ev.DID] = acct
 	if a := s.actor(it.ev.DID); a != nil {
 		s.setStatus(it.ev.DID, a, status)

@@ -66,7 +66,7 @@ func (s *sim) flushRecords(w *writes, st *statements) {
 	}
 	var tombs table
 	for uri, t := range sorted(s.tombs) {
-		tombs.add(&uri, &t.Rev, &t.At, new(strconv.FormatBool(t.Was)), &t.Born, &t.Root, &t.Parent)
+		tombs.add(&uri, new(t.stored()), &t.At, new(strconv.FormatBool(t.Was)), &t.Born, &t.Root, &t.Parent)
 	}
 	st.insert(w.tombs, &tombs)
 }
@@ -235,9 +235,13 @@ func (s *sim) flushNotifs(w *writes, st *statements) {
 			}
 		}
 		for _, n := range now {
-			if n.ID == 0 {
-				in.add(&n.DID, &n.RecordURI, &n.RecordCID, &n.Author, &n.Reason, nullable(n.Subject), &n.SortAt)
+			if n.ID != 0 {
+				continue
 			}
+			if s.arrivedSince(n) {
+				n.Thread = &n.Subject
+			}
+			in.add(&n.DID, &n.RecordURI, &n.RecordCID, &n.Author, &n.Reason, nullable(n.Subject), &n.SortAt, n.Thread)
 		}
 	}
 	if len(gone) > 0 {

@@ -50,6 +50,25 @@ func (s *sim) judgeParent(p *postRow) (invalid, missing bool) {
 	return s.judgeUp(p, p, 0)
 }
 
+// madeAgain says whether a post was gone at a time, and has been made again since.
+func (s *sim) madeAgain(p *postRow, at string) bool {
+	if p == nil || p.Stamp <= at {
+		return false
+	}
+	t := s.tombOf(p.URI)
+	return t.Rev != "" && t.Rev <= at
+}
+
+// changedSince says whether a post that is judged again was judged before by
+// another version of one above it. A reply names the version of its parent, so
+// clocks that differ are not taken for a change there.
+func (s *sim) changedSince(above, p *postRow) bool {
+	if !s.again || above == nil || above.Stamp <= max(p.Stamp, p.Latest) {
+		return false
+	}
+	return above.URI != p.ReplyParent || p.Full == nil || p.Full.Post.ReplyParent.CID != above.CID
+}
+
 // maxGone bounds how many deleted posts one after the other are looked through.
 const maxGone = maxRounds / 2
 
@@ -57,7 +76,14 @@ const maxGone = maxRounds / 2
 func (s *sim) judgeUp(reply, p *postRow, depth int) (invalid, missing bool) {
 	parent := s.ref(p.ReplyParent)
 	if parent != nil {
-		if row := s.ancestor(p.ReplyParent); row != nil && row.invalid() {
+		row := s.ancestor(p.ReplyParent)
+		if s.madeAgain(row, p.Stamp) {
+			return true, false
+		}
+		if s.changedSince(row, reply) {
+			return reply.invalid(), true // it was judged by the version before
+		}
+		if row != nil && row.invalid() {
 			if depth > 0 {
 				s.wait("p:"+p.ReplyParent, reply.URI)
 			}
@@ -76,8 +102,8 @@ func (s *sim) judgeUp(reply, p *postRow, depth int) (invalid, missing bool) {
 	}
 	if t.Parent != "" && depth < maxGone {
 		up := &postRow{URI: p.ReplyParent, ReplyRoot: t.Root, ReplyParent: t.Parent, Stamp: t.Born}
-		if invalid, missing = s.judgeUp(reply, up, depth+1); invalid {
-			return true, missing
+		if invalid, missing = s.judgeUp(reply, up, depth+1); invalid || missing {
+			return invalid, missing
 		}
 	}
 	return astray(p, t.Parent != "", t.Root), false
@@ -102,6 +128,9 @@ const (
 
 // gateFor is the gate of a post as far as it precedes a stamp.
 func (s *sim) gateFor(post string, kind derive.Kind, at string) (derive.Gate, bool) {
+	if !derive.IsPost(post) {
+		return derive.Gate{}, false
+	}
 	ref := s.ref(derive.GateURI(post, kind))
 	if ref == nil {
 		return derive.Gate{}, false

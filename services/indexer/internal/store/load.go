@@ -90,6 +90,7 @@ func (c *cache) load(q *queries, b *pgx.Batch) {
 		var uri string
 		var t tombRow
 		err := row.Scan(&uri, &t.Rev, &t.At, &t.Was, &t.Born, &t.Root, &t.Parent)
+		t.Rev, t.Replaced = strings.CutSuffix(t.Rev, markReplaced)
 		c.tombs.have[uri] = t
 		return err
 	})
@@ -142,7 +143,7 @@ func (c *cache) scanPost(row pgx.CollectableRow) error {
 	var rev string
 	err := row.Scan(&p.URI, &p.CID, &p.Creator, &p.ReplyRoot, &p.ReplyParent, &p.InvalidReplyRoot, &p.ViolatesThreadGate,
 		&p.ViolatesEmbedding, &p.HasThreadGate, &p.HasPostGate, &p.SortAt, &rev)
-	p.Stamp = stamp(rev, p.SortAt)
+	p.Stamp, p.Latest = stamp(rev, p.SortAt), revBase(rev)
 	c.posts.have[p.URI] = &p
 	return err
 }

@@ -42,7 +42,27 @@ func (s *sim) add(n notifRow, at string) {
 			return
 		}
 	}
+	n.Thread = s.threadOf(n.Subject)
 	s.notifs[n.RecordURI] = append(slices.Clone(have), n)
+}
+
+// threadOf is the thread that a subject is in at the moment, which at the end of
+// the batch may not be so any more: nil where these changes have not touched it.
+func (s *sim) threadOf(subject string) *string {
+	p, touched := s.posts[subject]
+	switch {
+	case !touched:
+		return nil
+	case p == nil || p.ReplyRoot == "":
+		return &subject
+	default:
+		return &p.ReplyRoot
+	}
+}
+
+// arrivedSince says that a post was not there yet when something was said of it.
+func (s *sim) arrivedSince(n notifRow) bool {
+	return n.Thread == nil && s.posts[n.Subject] != nil && s.c.posts.have[n.Subject] == nil
 }
 
 // retract takes back every notification of a record.
@@ -144,6 +164,16 @@ func (s *sim) joined(r *derive.Record) {
 	s.add(n, tidAfter(r.IndexedAt))
 }
 
+// notJoined takes back what an update said before its creation came: only the
+// first version says with whom an account joined.
+func (s *sim) notJoined(uri, cid string) {
+	have := s.known(uri)
+	keep := slices.DeleteFunc(slices.Clone(have), func(n notifRow) bool { return n.RecordCID == cid })
+	if len(keep) != len(have) {
+		s.notifs[uri] = keep
+	}
+}
+
 // notifyPost writes the notifications of a post.
 func (s *sim) notifyPost(p *postRow) {
 	want, _ := s.postNotifs(p)
@@ -183,7 +213,13 @@ func (s *sim) postNotifs(p *postRow) (want []notifRow, open bool) {
 			return want, missing
 		}
 		tell(derive.HostOf(uri), "reply", uri)
-		if slices.Contains(gate.Hidden, uri) || up == "" {
+		if slices.Contains(gate.Hidden, uri) {
+			return want, false
+		}
+		if s.changedSince(s.ancestor(uri), p) {
+			return want, true // the way up that the post saw is gone
+		}
+		if up == "" {
 			return want, false
 		}
 		uri = up
@@ -195,7 +231,7 @@ func (s *sim) postNotifs(p *postRow) (want []notifRow, open bool) {
 // at a stamp was written. missing says that the ancestor may still arrive.
 func (s *sim) up(uri, at string) (parent string, known, missing bool) {
 	if a := s.ancestor(uri); a != nil {
-		return a.ReplyParent, true, false
+		return a.ReplyParent, !s.madeAgain(a, at), false
 	}
 	t := s.tombOf(uri)
 	if t.Was && t.Rev > at {

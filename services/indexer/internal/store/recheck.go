@@ -176,7 +176,7 @@ func (s *Store) expand(ctx context.Context, conn batcher, t *taken) (*locks, err
 			gone.add(r.URI, r.Rev)
 			above.add(r.URI, r.Rev)
 		case recheckDescend:
-			above.add(r.URI, "")
+			above.add(r.URI, r.Rev)
 		case recheckFeed:
 			feeds.add(r.URI, r.Rev)
 		case recheckQuote:

@@ -18,12 +18,13 @@ func revBase(rev string) string { return strings.TrimRight(rev, markFetched+mark
 
 func marked(rev string) bool { return len(revBase(rev)) != len(rev) }
 
-// buried says that a deletion as of rev tomb is not older than a version. What a
-// fetch found as of that very revision is there: the tombstone is of a sweep
-// that did not know of it.
-func buried(rev, tomb string) bool {
+// buried says that a deletion is not older than a version. What a fetch found as
+// of that very revision is there: the tombstone is of a sweep that did not know
+// of it. So is what a commit made in the place of an older version that it
+// deleted.
+func buried(rev string, tomb tombRow) bool {
 	base := revBase(rev)
-	return base < tomb || base == tomb && !marked(rev)
+	return base < tomb.Rev || base == tomb.Rev && !marked(rev) && !tomb.Replaced
 }
 
 // quiet says that a record is known from fetches only, so nobody was notified.

@@ -10,10 +10,23 @@ type recRow struct {
 // tombRow is the newest deletion of a uri or an account.
 type tombRow struct {
 	Rev, At string
+	// Replaced: the deletion took out an older version, so the same commit may
+	// have made another one in its place.
+	Replaced bool
 	// Was: the record is known to have existed. Born, Root and Parent are of a
 	// post: its stamp, and what it replied to.
 	Was                bool
 	Born, Root, Parent string
+}
+
+// markReplaced stands after the revision of a stored deletion with Replaced.
+const markReplaced = "+"
+
+func (t tombRow) stored() string {
+	if t.Replaced {
+		return t.Rev + markReplaced
+	}
+	return t.Rev
 }
 
 // bury keeps of a post what its replies are judged by.
@@ -70,8 +83,10 @@ type postRow struct {
 	ViolatesEmbedding                    *bool
 	HasThreadGate, HasPostGate           *bool
 	SortAt                               string
-	Stamp                                string
-	Full                                 *derive.Record
+	// Stamp is its place in the order of judgement, Latest the latest revision
+	// that it can be of: of a fetched post only bounds are known.
+	Stamp, Latest string
+	Full          *derive.Record
 }
 
 func (p *postRow) violates() bool { return p.ViolatesThreadGate != nil && *p.ViolatesThreadGate }
@@ -103,6 +118,9 @@ type notifRow struct {
 	Author, Reason            string
 	Subject                   string
 	SortAt                    string
+	// Thread is the root of the thread of Subject, for those who have muted it,
+	// where these changes have written Subject; else it is looked up.
+	Thread *string
 }
 
 func (n notifRow) same(o notifRow) bool {

@@ -120,7 +120,7 @@ func (s *sim) apply(it *item) Result {
 func (s *sim) put(it *item) Result {
 	tomb := s.tombOf(it.uri)
 	cur := s.rec(it.uri)
-	if buried(it.rev, tomb.Rev) {
+	if buried(it.rev, tomb) {
 		s.putDead(it, tomb)
 		return Stale
 	}
@@ -189,7 +189,7 @@ func (s *sim) write(it *item, cur *recRow, rev, at string) {
 	case r.Kind.Edge():
 		s.putEdge(r, rev, cur != nil, it.notify, it.at)
 	default:
-		s.putRow(r, it.create() && cur == nil, it.notify)
+		s.putRow(r, cur == nil, it.notify)
 	}
 }
 
@@ -213,8 +213,11 @@ func (s *sim) setRow(kind derive.Kind, uri string, r *derive.Record) {
 
 // putOlder meets a version that a newer one has overtaken. It leaves nothing
 // but what would have stayed of it.
-func (s *sim) putOlder(it *item, _ *recRow) {
+func (s *sim) putOlder(it *item, cur *recRow) {
 	if it.kind == derive.Profile && it.create() && it.notify && it.rec.Profile != nil {
+		if cur != nil && cur.CID != it.rec.CID {
+			s.notJoined(it.rec.URI, cur.CID)
+		}
 		s.joined(it.rec)
 	}
 }
@@ -251,9 +254,13 @@ func (s *sim) remove(it *item) Result {
 		return Stale
 	}
 	own := s.tomb(it.uri)
+	if cur != nil && cur.Rev == it.rev && own.Rev == it.rev {
+		return Stale // it is what the same commit made after that
+	}
 	stale := cur != nil && cur.Rev > it.rev
 	if it.rev > own.Rev {
 		own.Rev, own.At = it.rev, it.at
+		own.Replaced = cur != nil && revBase(cur.Rev) < it.rev
 		s.tombs[it.uri] = own
 		if it.kind == derive.Post {
 			s.recheck(it.uri, recheckGone, it.rev)
@@ -292,16 +299,16 @@ func (s *sim) count(kind countKind, key string, n int) {
 	}
 }
 
-// wake rechecks the posts that wait for a key.
-func (s *sim) wake(key string, what int16) {
+// wake rechecks the posts that wait for a key and are younger than a stamp.
+func (s *sim) wake(key string, what int16, after string) {
 	key = waitKey(key)
 	uris, _ := s.c.waits.get(key)
 	for _, uri := range uris {
-		s.recheck(uri, what, "")
+		s.recheck(uri, what, after)
 	}
 	for w := range s.waits {
 		if w[0] == key {
-			s.recheck(w[1], what, "")
+			s.recheck(w[1], what, after)
 		}
 	}
 }
@@ -367,7 +374,7 @@ func (s *sim) account(did string) accountRow {
 func (s *sim) tombOf(uri string) tombRow {
 	t := s.tomb(uri)
 	if a := s.account(derive.HostOf(uri)); a.DeletedRev > t.Rev {
-		t.Rev, t.At = a.DeletedRev, a.DeletedAt
+		t.Rev, t.At, t.Replaced = a.DeletedRev, a.DeletedAt, false
 	}
 	return t
 }

@@ -175,6 +175,9 @@ func (s *sim) dropEdge(e *edgeRow, replaced bool, at string, notify bool) {
 	} else {
 		s.countEdge(next, 0)
 	}
+	if e.Kind == derive.ThreadGate || e.Kind == derive.PostGate {
+		s.setGateFlag(e, false)
+	}
 	if replaced {
 		return
 	}
@@ -187,8 +190,6 @@ func (s *sim) dropEdge(e *edgeRow, replaced bool, at string, notify bool) {
 		if notify {
 			s.unverified(e, at)
 		}
-	case derive.ThreadGate, derive.PostGate:
-		s.setGateFlag(e, false)
 	default:
 	}
 }
@@ -267,12 +268,12 @@ func (s *sim) buryEdge(e *edgeRow) {
 func (s *sim) arrived(e *edgeRow) {
 	switch e.Kind {
 	case derive.Follow:
-		s.wake("f:"+e.key(), recheckGate)
+		s.wake("f:"+e.key(), recheckGate, e.stamp())
 	case derive.ListItem:
-		s.wake("l:"+e.key(), recheckGate)
+		s.wake("l:"+e.key(), recheckGate, e.stamp())
 	case derive.ThreadGate:
 		s.gateArrived(e, &s.c.lateReps, recheckGate)
-		s.wake("g:"+e.Row.Subject, recheckGate)
+		s.wake("g:"+e.Row.Subject, recheckGate, e.stamp())
 	case derive.PostGate:
 		s.gateArrived(e, &s.c.lateQuos, recheckEmbed)
 	default:

@@ -36,14 +36,18 @@ func (s *sim) putPost(r *derive.Record, rev string, replaced, notify bool) {
 	if notify {
 		s.notifyPost(p)
 	}
-	if old == nil || old.invalid() != p.invalid() {
+	switch {
+	case old == nil:
 		s.postArrived(p)
+	case old.invalid() != p.invalid():
+		s.edited(p)
 	}
 }
 
 func newPost(r *derive.Record, rev string) *postRow {
 	p := &postRow{
 		URI: r.URI, CID: r.CID, Creator: r.DID, SortAt: r.SortAt(), Stamp: stamp(rev, r.SortAt()), Full: r,
+		Latest: revBase(rev),
 	}
 	if ref := r.Post.ReplyRoot; ref != nil {
 		p.ReplyRoot, p.ReplyParent = ref.URI, r.Post.ReplyParent.URI
@@ -78,14 +82,23 @@ func (s *sim) postArrived(p *postRow) {
 	if waiting || s.hasReply(p.URI) {
 		s.recheck(p.URI, recheckDescend, "")
 	}
-	s.wake("p:"+p.URI, recheckGate|recheckParent)
+	s.wake("p:"+p.URI, recheckGate|recheckParent, "")
+}
+
+// edited has the posts below judged again that are younger than the new version
+// of a post; the others were judged by the one before.
+func (s *sim) edited(p *postRow) {
+	_, waiting := s.c.children.get(p.URI)
+	if waiting || s.hasReply(p.URI) {
+		s.recheck(p.URI, recheckDescend, p.Stamp)
+	}
 }
 
 // turned has the posts below judged again: those that are near, and those that
 // wait for this one.
 func (s *sim) turned(uri string) {
 	s.recheck(uri, recheckDescend, "")
-	s.wake("p:"+uri, recheckParent)
+	s.wake("p:"+uri, recheckParent, "")
 }
 
 // hasReply says whether a post that these changes write, or delete, is a reply

@@ -37,9 +37,10 @@ func newWrites(n *strings.Replacer) *writes {
 	w.notifDelete = n.Replace(`DELETE FROM {s}.notification WHERE id = ANY($1)`)
 	w.notifInsert = n.Replace(`INSERT INTO {s}.notification (did, "recordUri", "recordCid", author, reason, "reasonSubject", "sortAt")
 SELECT u.did, u.uri, u.cid, u.author, u.reason, u.subject, u.at
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) u(did, uri, cid, author, reason, subject, at)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
+u(did, uri, cid, author, reason, subject, at, thread)
 WHERE u.subject IS NULL OR NOT EXISTS (SELECT 1 FROM {s}.thread_mute m WHERE m."mutedByDid" = u.did
-AND m."rootUri" = coalesce((SELECT p."replyRoot" FROM {s}.post p WHERE p.uri = u.subject), u.subject))`)
+AND m."rootUri" = coalesce(u.thread, (SELECT p."replyRoot" FROM {s}.post p WHERE p.uri = u.subject), u.subject))`)
 	w.settle = n.Replace(`DELETE FROM {o}.waiting WHERE uri = ANY($1)`)
 	w.actorStatus = n.Replace(`UPDATE {s}.actor a SET "upstreamStatus" = u.status FROM unnest($1::text[], $2::text[]) u(did, status) WHERE a.did = u.did`)
 	w.flags = n.Replace(`UPDATE {s}.post p SET "hasThreadGate" = u.t::boolean, "hasPostGate" = u.q::boolean, "invalidReplyRoot" = u.i::boolean,

@@ -1,0 +1,217 @@
+package store_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"sluice/pkg/event"
+	"sluice/services/indexer/internal/store"
+)
+
+// TestPublished: short histories give the rows that the published indexer makes
+// of them, whatever the size of a batch and whenever posts are judged again.
+func TestPublished(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/published/*.json")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, settled := range []bool{false, true} {
+		for _, size := range []int{1, 50} {
+			t.Run(strconv.FormatBool(settled)+" "+strconv.Itoa(size), func(t *testing.T) {
+				t.Parallel()
+				st, pool, schema := newStore(t)
+				var all []*scenario
+				for _, f := range files {
+					s := unpack(t, f)
+					setUp(t, pool, schema, s)
+					applySettling(t, st, s, size, settled)
+					lookUpHandles(t, st, s)
+					all = append(all, s)
+				}
+				settle(t, st)
+				for _, s := range all {
+					for _, table := range s.tables(t) {
+						missing, extra := diff(told(expectedRows(t, s, table)), told(s.own(rowsOf(t, pool, schema, table))))
+						require.Empty(t, append(missing, extra...), "%s: %s", s.name, table)
+					}
+				}
+			})
+		}
+	}
+}
+
+// told leaves out what says nothing: a gate flag that is false, not absent, and
+// counts of nothing.
+func told(rows []map[string]any) []map[string]any {
+	var out []map[string]any
+	for _, r := range rows {
+		counts, zero := false, true
+		for c, v := range r {
+			if v == false && (c == "hasThreadGate" || c == "hasPostGate") {
+				r[c] = nil
+			}
+			if strings.HasSuffix(c, "Count") {
+				counts, zero = true, zero && v == 0.0
+			}
+		}
+		if !counts || !zero {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// applySettling applies a history; settled: posts are judged again after every
+// batch.
+func applySettling(t *testing.T, st *store.Store, s *scenario, size int, settled bool) {
+	t.Helper()
+	if !settled {
+		applyInOrder(t, st, s, size)
+		return
+	}
+	whole := s.events
+	for from := 0; from < len(whole); from += size {
+		s.events = whole[from:min(from+size, len(whole))]
+		applyInOrder(t, st, s, size)
+		settle(t, st)
+	}
+	s.events = whole
+}
+
+// unpack makes a scenario of one file.
+func unpack(t *testing.T, file string) *scenario {
+	t.Helper()
+	var c struct {
+		Events     []json.RawMessage            `json:"events"`
+		Identities json.RawMessage              `json:"identities"`
+		Setup      json.RawMessage              `json:"setup"`
+		Meta       json.RawMessage              `json:"meta"`
+		Tables     map[string][]json.RawMessage `json:"tables"`
+	}
+	readJSON(t, file, &c)
+	root, name := t.TempDir(), strings.TrimSuffix(filepath.Base(file), ".json")
+	lines := func(file string, rows []json.RawMessage) {
+		text := bytes.Join(castLines(rows), nil)
+		require.NoError(t, os.WriteFile(filepath.Join(root, name, file), text, 0o600))
+	}
+	require.NoError(t, os.MkdirAll(filepath.Join(root, name, "expected"), 0o700))
+	lines("events.jsonl", c.Events)
+	lines("identities.json", []json.RawMessage{c.Identities})
+	lines("setup.json", []json.RawMessage{c.Setup})
+	lines("meta.json", []json.RawMessage{c.Meta})
+	for table, rows := range c.Tables {
+		lines(filepath.Join("expected", table+".jsonl"), rows)
+	}
+	return loadScenario(t, root, name)
+}
+
+// castLines are values with an end of line each.
+func castLines(rows []json.RawMessage) [][]byte {
+	out := make([][]byte, len(rows))
+	for i, r := range rows {
+		var one bytes.Buffer
+		if json.Compact(&one, r) == nil {
+			out[i] = append(one.Bytes(), '\n')
+		}
+	}
+	return out
+}
+
+// Of two account events of one time the later one of the stream counts, in
+// whatever order, and again.
+func TestAccountEventsOfOneTime(t *testing.T) {
+	t.Parallel()
+	for name, order := range map[string][]int{"in order": {0, 1}, "reversed": {1, 0}, "repeated": {0, 1, 0}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			st, pool, schema := newStore(t)
+			m := newMaker()
+			post := m.post(1, nil, nil)
+			require.NoError(t, applyOne(st, post))
+			events := []*event.Event{
+				{Type: event.Account, Seq: 99, DID: did(1), Time: "2026-08-02T00:00:00.000Z", Status: "takendown"},
+				{Type: event.Account, Seq: 100, DID: did(1), Time: "2026-08-02T00:00:00.000Z", Status: "suspended"},
+			}
+			for _, i := range order {
+				require.NoError(t, applyOne(st, events[i]))
+			}
+			require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.actor WHERE "upstreamStatus" = 'suspended'`))
+		})
+	}
+}
+
+// The first version of a profile says with whom its account joined, whichever
+// version comes first.
+func TestJoinedByTheFirstVersion(t *testing.T) {
+	t.Parallel()
+	pack := func(n int) string {
+		return `,"joinedViaStarterPack":{"uri":"at://` + did(n) + `/app.bsky.graph.starterpack/a","cid":"` + newMaker().post(1, nil, nil).CID + `"}`
+	}
+	for name, c := range map[string]struct {
+		create, update string
+		seen           []int
+		want           int // the account that is told; 0: none
+	}{
+		"in order":                 {create: pack(5), update: pack(6), seen: []int{0, 1}, want: 5},
+		"update first":             {create: pack(5), update: pack(6), seen: []int{1, 0}, want: 5},
+		"update first, then none":  {create: `,"description":"x"`, update: pack(6), seen: []int{1, 0}},
+		"in order, none at first":  {create: `,"description":"x"`, update: pack(6), seen: []int{0, 1}},
+		"the creation never comes": {update: pack(6), seen: []int{1}, want: 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			st, pool, schema := newStore(t)
+			m := newMaker()
+			events := []*event.Event{m.create(1, "app.bsky.actor.profile", "self", c.create), m.create(1, "app.bsky.actor.profile", "self", c.update)}
+			events[1].Type = event.Update
+			for _, i := range c.seen {
+				require.NoError(t, applyOne(st, events[i]))
+			}
+			n := 0
+			if c.want != 0 {
+				n = 1
+			}
+			require.Equal(t, n, count(t, pool, schema, `SELECT count(*) FROM {s}.notification WHERE reason = 'starterpack-joined'`))
+			require.Equal(t, n, count(t, pool, schema, `SELECT count(*) FROM {s}.notification WHERE did = $1`, did(c.want)))
+		})
+	}
+}
+
+// What a commit makes in the place of what it deletes is there; what it deletes
+// after it has made it is not. Both stay so when they come again.
+func TestDeletedAndMadeInOneCommit(t *testing.T) {
+	t.Parallel()
+	for name, made := range map[string]bool{"deleted, then made": true, "made, then deleted": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, size := range []int{1, 10} {
+				st, pool, schema := newStore(t)
+				m := newMaker()
+				root := m.post(1, nil, nil)
+				old := m.like(2, root)
+				gone := m.delete(old)
+				again := *old
+				again.Rev, again.Time, again.Seq = gone.Rev, gone.Time, gone.Seq
+				events := []*event.Event{root, old, gone, &again, gone, &again}
+				if !made {
+					events = []*event.Event{root, &again, gone, &again, gone}
+				}
+				applyParallel(t, []*store.Store{st}, size, events)
+				settle(t, st)
+				want := 0
+				if made {
+					want = 1
+				}
+				require.Equal(t, want, count(t, pool, schema, `SELECT count(*) FROM {s}."like"`))
+				require.Equal(t, want, count(t, pool, schema, `SELECT "likeCount" FROM {s}.post_agg WHERE uri = $1`, root.URI()))
+			}
+		})
+	}
+}
