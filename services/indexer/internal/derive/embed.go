@@ -119,16 +119,19 @@ func (p *PostRow) takeGallery(items []json.RawMessage) {
 // it refers to.
 type Reference struct {
 	// IsReply and Root: the record has a reply, and whose root.
-	IsReply  bool
-	Root     string
-	Mentions []string
+	IsReply bool
+	Root    string
+	// ParentCID is the version of the parent that a reply names.
+	ParentCID string
+	Mentions  []string
 }
 
 // ParseReference reads a record of any kind.
 func ParseReference(text string) Reference {
 	var rec struct {
 		Reply *struct {
-			Root Ref `json:"root"`
+			Root   Ref             `json:"root"`
+			Parent json.RawMessage `json:"parent"`
 		} `json:"reply"`
 		Facets []facet `json:"facets"`
 	}
@@ -138,6 +141,10 @@ func ParseReference(text string) Reference {
 	ref := Reference{Mentions: mentions(rec.Facets)}
 	if rec.Reply != nil {
 		ref.IsReply, ref.Root = true, rec.Reply.Root.URI
+		var parent Ref
+		if json.Unmarshal(rec.Reply.Parent, &parent) == nil {
+			ref.ParentCID = parent.CID
+		}
 	}
 	return ref
 }

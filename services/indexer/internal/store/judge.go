@@ -60,13 +60,26 @@ func (s *sim) madeAgain(p *postRow, at string) bool {
 }
 
 // changedSince says whether a post that is judged again was judged before by
-// another version of one above it. A reply names the version of its parent, so
-// clocks that differ are not taken for a change there.
-func (s *sim) changedSince(above, p *postRow) bool {
+// another version of one above it, which is the parent of below. A reply names
+// the versions of its parent and root, so clocks that differ are not taken for
+// a change.
+func (s *sim) changedSince(above, p *postRow, below string) bool {
 	if !s.again || above == nil || above.Stamp <= max(p.Stamp, p.Latest) {
 		return false
 	}
-	return above.URI != p.ReplyParent || p.Full == nil || p.Full.Post.ReplyParent.CID != above.CID
+	named := ""
+	switch {
+	case p.Full == nil:
+	case above.URI == p.ReplyParent:
+		named = p.Full.Post.ReplyParent.CID
+	case above.URI == p.ReplyRoot:
+		named = p.Full.Post.ReplyRoot.CID
+	default:
+		if ref := s.ref(below); ref != nil {
+			named = derive.ParseReference(ref.JSON).ParentCID
+		}
+	}
+	return named != above.CID
 }
 
 // maxGone bounds how many deleted posts one after the other are looked through.
@@ -80,7 +93,7 @@ func (s *sim) judgeUp(reply, p *postRow, depth int) (invalid, missing bool) {
 		if s.madeAgain(row, p.Stamp) {
 			return true, false
 		}
-		if s.changedSince(row, reply) {
+		if s.changedSince(row, reply, p.URI) {
 			return reply.invalid(), true // it was judged by the version before
 		}
 		if row != nil && row.invalid() {

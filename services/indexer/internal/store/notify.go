@@ -206,7 +206,7 @@ func (s *sim) postNotifs(p *postRow) (want []notifRow, open bool) {
 		return want, false
 	}
 	gate, _ := s.gateFor(p.ReplyRoot, derive.ThreadGate, p.Stamp)
-	uri := p.ReplyParent
+	uri, below := p.ReplyParent, p.URI
 	for range chainDepth {
 		up, known, missing := s.up(uri, p.Stamp)
 		if !known {
@@ -216,13 +216,13 @@ func (s *sim) postNotifs(p *postRow) (want []notifRow, open bool) {
 		if slices.Contains(gate.Hidden, uri) {
 			return want, false
 		}
-		if s.changedSince(s.ancestor(uri), p) {
+		if s.changedSince(s.ancestor(uri), p, below) {
 			return want, true // the way up that the post saw is gone
 		}
 		if up == "" {
 			return want, false
 		}
-		uri = up
+		uri, below = up, uri
 	}
 	return want, false
 }

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -164,6 +165,8 @@ func TestJoinedByTheFirstVersion(t *testing.T) {
 		"update first, then none":  {create: `,"description":"x"`, update: pack(6), seen: []int{1, 0}},
 		"in order, none at first":  {create: `,"description":"x"`, update: pack(6), seen: []int{0, 1}},
 		"the creation never comes": {update: pack(6), seen: []int{1}, want: 6},
+		"update, then a fetch":     {create: pack(5), update: pack(6), seen: []int{1, 2}},
+		"a fetch, then the update": {create: pack(5), update: pack(6), seen: []int{2, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -171,8 +174,12 @@ func TestJoinedByTheFirstVersion(t *testing.T) {
 			m := newMaker()
 			events := []*event.Event{m.create(1, "app.bsky.actor.profile", "self", c.create), m.create(1, "app.bsky.actor.profile", "self", c.update)}
 			events[1].Type = event.Update
+			fetched := *events[0]
+			fetched.Seq = event.SeqBackfill
+			events = append(events, &fetched)
 			for _, i := range c.seen {
-				require.NoError(t, applyOne(st, events[i]))
+				_, err := st.Apply(context.Background(), []store.Change{{Event: events[i], Live: i < 2}})
+				require.NoError(t, err)
 			}
 			n := 0
 			if c.want != 0 {

@@ -283,7 +283,7 @@ func (s *sim) rejudge(uri string, to target, notifyFetched bool) {
 		s.settled[uri] = struct{}{}
 		return
 	}
-	if p.Stamp <= to.after {
+	if p.Stamp < to.after {
 		return
 	}
 	u := derive.ParseURI(uri)

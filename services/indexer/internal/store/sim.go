@@ -211,10 +211,13 @@ func (s *sim) setRow(kind derive.Kind, uri string, r *derive.Record) {
 // putOlder meets a version that a newer one has overtaken. It leaves nothing
 // but what would have stayed of it.
 func (s *sim) putOlder(it *item, cur *recRow) {
-	if it.kind == derive.Profile && it.create() && it.notify && it.rec.Profile != nil {
-		if cur != nil && cur.CID != it.rec.CID {
-			s.notJoined(it.rec.URI, cur.CID)
-		}
+	if it.kind != derive.Profile || !it.create() || it.rec.Profile == nil {
+		return
+	}
+	if cur != nil && cur.CID != it.rec.CID {
+		s.notJoined(it.rec.URI, cur.CID)
+	}
+	if it.notify {
 		s.joined(it.rec)
 	}
 }

@@ -60,11 +60,16 @@ func (c *converter) identity(m *atproto.IdentityChange) *entry {
 }
 
 func newEntry(frameTime string, fields int) *entry {
-	e := &entry{fields: make([]redstream.Field, 0, max(fields, 1))}
-	if at, err := time.Parse(time.RFC3339Nano, frameTime); err == nil {
-		e.time = at
+	return &entry{fields: make([]redstream.Field, 0, max(fields, 1)), time: parseTime(frameTime)}
+}
+
+// parseTime is zero for a text that is no time.
+func parseTime(text string) time.Time {
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return time.Time{}
 	}
-	return e
+	return at
 }
 
 // add encodes ev; one that cannot be encoded is dropped alone.

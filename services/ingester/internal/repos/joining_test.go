@@ -75,6 +75,37 @@ func TestRelayThatJoinsAheadOfTheOthers(t *testing.T) {
 	require.Empty(t, g.since)
 }
 
+// A relay that is behind another sends only what is known already. That it has
+// come as far counts nevertheless.
+func TestRelayThatSendsCopiesSettlesTheOther(t *testing.T) {
+	t.Parallel()
+	ks := keys{}
+	a := newAuthor(t, ks, "a")
+	r := newRig(t, ks)
+	l := newList(host)
+	r.deps.Roster, r.deps.Gaps = l, &gaps{}
+	r.cfg.Overlap = 2 * time.Second
+	r.sources[host], r.sources[other] = newSource(a.next(1)), newSource()
+	r.start()
+	r.until(host, "1")
+	l.set(other)
+	require.Eventually(t, func() bool { return len(r.sources[other].cursors()) == 1 }, 40*time.Second, time.Millisecond)
+	seq := int64(1)
+	require.Eventually(t, func() bool {
+		seq++
+		c := a.commit()
+		r.sources[other].add(a.frame(900+seq, c, at(time.Now())))
+		if r.cursor(other) != "" { // the other one is ahead from here on
+			require.Eventually(t, func() bool {
+				return r.cursor(other) == strconv.FormatInt(900+seq, 10) && r.metric("ingester_events_in_memory") == 0 || r.settled() == other
+			}, 40*time.Second, time.Millisecond)
+		}
+		r.sources[host].add(a.frame(seq, c, at(time.Now())))
+		return r.settled() == other
+	}, 40*time.Second, 50*time.Millisecond)
+	require.Empty(t, r.schedule.dids())
+}
+
 // Nobody is waited for who cannot be connected to.
 func TestRelayThatJoinsWhenTheOthersAreGone(t *testing.T) {
 	t.Parallel()

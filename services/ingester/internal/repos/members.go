@@ -232,9 +232,11 @@ func (s *session) settle(ctx context.Context, p *Pipeline, now time.Time) (over 
 				return false, err
 			}
 		}
+		if !r.joined(first) {
+			continue
+		}
 		p.log.InfoContext(ctx, "relay has settled", slog.String("relay", r.host.Name), slog.Bool("with_gap", lost))
 		s.members.all[i].settled, moved = true, true
-		r.joining.Store(false)
 	}
 	if !moved {
 		return false, nil

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,6 +47,8 @@ type relay struct {
 	fresh bool
 	// joining: the relay is new, and settled ones cover what it lacks.
 	joining atomic.Bool
+	// join guards the end of joining against a gap at the same moment.
+	join sync.Mutex
 	// begun is closed, by the one who watches the session, when what the relay
 	// sends may be taken.
 	begun chan struct{}
@@ -55,8 +58,8 @@ type relay struct {
 	firstAt, readAt, upSince, downSince atomic.Int64
 	// unwritten are the frames read and not yet durable.
 	unwritten atomic.Int64
-	// lastTime is the event time of the last frame that was written, Unix ns;
-	// never ahead of the clock.
+	// lastTime is the event time of the last frame that is durable, by whichever
+	// relay, Unix ns; never ahead of the clock.
 	lastTime atomic.Int64
 
 	// Owned by the reader.
@@ -296,7 +299,7 @@ func (r *relay) enqueue(ctx context.Context, s *slot, f *atproto.Frame) error {
 	}
 	judged := frameDID(f) != ""
 	if judged {
-		s.did, s.frame = frameDID(f), f
+		s.did, s.frame, s.time = frameDID(f), f, parseTime(timeOf(f))
 	} else {
 		s.finish(s.out)
 	}
@@ -312,6 +315,21 @@ func (r *relay) enqueue(ctx context.Context, s *slot, f *atproto.Frame) error {
 		r.p.dispatcher.submit(s)
 	}
 	return nil
+}
+
+func timeOf(f *atproto.Frame) string {
+	switch f.Kind {
+	case atproto.KindCommit:
+		return f.Commit.Time
+	case atproto.KindSync:
+		return f.Sync.Time
+	case atproto.KindAccount:
+		return f.Account.Time
+	case atproto.KindIdentity:
+		return f.Identity.Time
+	default:
+		return ""
+	}
 }
 
 func frameDID(f *atproto.Frame) string {
@@ -338,12 +356,9 @@ func (r *relay) release(b *batch) {
 		r.budget.Release(s.bytes)
 		r.p.metrics.inMemory.Dec()
 		r.unwritten.Add(-1)
-		if e := s.out.entry; e != nil && !e.time.IsZero() {
-			at := e.time
-			if now := time.Now(); at.After(now) {
-				at = now
-			}
-			r.lastTime.Store(at.UnixNano())
+		// What another relay has brought counts too; a clock that is ahead does not.
+		if !s.time.IsZero() && !s.time.After(time.Now()) {
+			r.lastTime.Store(s.time.UnixNano())
 		}
 	}
 	if r.replaying.Load() && r.lastTime.Load() > r.askedAt.Load() {
@@ -363,8 +378,7 @@ func (r *relay) info(ctx context.Context, n *atproto.Info) error {
 // gap makes durable, before a later frame is read, that frames are missing. Of
 // a relay that joins others none are: it joins anew, from the next frame.
 func (r *relay) gap(ctx context.Context, cause string) error {
-	if r.joining.Load() {
-		r.firstAt.Store(0)
+	if r.joinAnew() {
 		return nil
 	}
 	r.p.metrics.gaps.WithLabelValues(cause).Inc()
@@ -375,6 +389,28 @@ func (r *relay) gap(ctx context.Context, cause string) error {
 		return fmt.Errorf("note gap of %s: %w", r.host.Name, err)
 	}
 	return nil
+}
+
+// joinAnew says whether the relay joins others, and then begins that again.
+func (r *relay) joinAnew() bool {
+	r.join.Lock()
+	defer r.join.Unlock()
+	if !r.joining.Load() {
+		return false
+	}
+	r.firstAt.Store(0)
+	return true
+}
+
+// joined ends the joining, unless it has begun anew since first.
+func (r *relay) joined(first int64) bool {
+	r.join.Lock()
+	defer r.join.Unlock()
+	if r.firstAt.Load() != first {
+		return false
+	}
+	r.joining.Store(false)
+	return true
 }
 
 // doubt makes durable that what was seen of some repositories is not all of it.

@@ -20,6 +20,7 @@ type slot struct {
 	frame *atproto.Frame
 	bytes int64
 	at    time.Time // when it was read
+	time  time.Time // the frame's own, zero if it has none
 
 	// done closes when the slot has been judged. What follows is written by
 	// the judge before that and read by the writer after.
