@@ -6,10 +6,15 @@ set -euo pipefail
 need_go
 need_servers
 need_cc
-# A pooler and a browser are for some tests only: without them, where they cannot
-# be installed, those are left out and say so.
+# A pooler and a browser are for some tests only: those are left out, and say so,
+# for a user who cannot install them. As root they are installed, or it fails.
 for tool in pgbouncer chromium; do
-  command -v $tool >/dev/null || [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || (apt $tool) || say "no $tool: its tests are left out"
+  command -v $tool >/dev/null && continue
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt $tool
+  else
+    say "no $tool: its tests are left out"
+  fi
 done
 RUN=$(mktemp -d "${TMPDIR:-/tmp}/sluice-test-XXXXXX")
 chmod 755 "$RUN"

@@ -18,7 +18,7 @@ type converter struct {
 
 // commit converts the operations of a commit whose archive is open. A commit
 // of which nothing is kept becomes one repo event.
-func (c *converter) commit(m *atproto.Commit) (*entry, error) {
+func (c *converter) commit(m *atproto.Commit, at time.Time) (*entry, error) {
 	filtered := 0
 	events, err := m.Events(make([]event.Event, 0, len(m.Ops)), func(collection string) bool {
 		if c.keep.Keep(collection) {
@@ -31,7 +31,7 @@ func (c *converter) commit(m *atproto.Commit) (*entry, error) {
 		return nil, err
 	}
 	c.metrics.filtered.Add(float64(filtered))
-	e := newEntry(m.Time, len(events))
+	e := newEntry(at, len(events))
 	for i := range events {
 		c.add(e, &events[i])
 	}
@@ -41,35 +41,26 @@ func (c *converter) commit(m *atproto.Commit) (*entry, error) {
 	return e, nil
 }
 
-func (c *converter) sync(m *atproto.Sync) *entry {
-	e := newEntry(m.Time, 1)
+func (c *converter) sync(m *atproto.Sync, at time.Time) *entry {
+	e := newEntry(at, 1)
 	c.add(e, &event.Event{Type: event.Repo, Seq: m.Seq, Time: m.Time, DID: m.DID, Commit: m.Head().CID.String(), Rev: m.Rev})
 	return e
 }
 
-func (c *converter) account(m *atproto.AccountChange) *entry {
-	e := newEntry(m.Time, 1)
+func (c *converter) account(m *atproto.AccountChange, at time.Time) *entry {
+	e := newEntry(at, 1)
 	c.add(e, &event.Event{Type: event.Account, Seq: m.Seq, Time: m.Time, DID: m.DID, Active: m.Active, Status: m.Status})
 	return e
 }
 
-func (c *converter) identity(m *atproto.IdentityChange) *entry {
-	e := newEntry(m.Time, 1)
+func (c *converter) identity(m *atproto.IdentityChange, at time.Time) *entry {
+	e := newEntry(at, 1)
 	c.add(e, &event.Event{Type: event.Identity, Seq: m.Seq, Time: m.Time, DID: m.DID, Handle: m.Handle})
 	return e
 }
 
-func newEntry(frameTime string, fields int) *entry {
-	return &entry{fields: make([]redstream.Field, 0, max(fields, 1)), time: parseTime(frameTime)}
-}
-
-// parseTime is zero for a text that is no time.
-func parseTime(text string) time.Time {
-	at, err := time.Parse(time.RFC3339Nano, text)
-	if err != nil {
-		return time.Time{}
-	}
-	return at
+func newEntry(at time.Time, fields int) *entry {
+	return &entry{fields: make([]redstream.Field, 0, max(fields, 1)), time: at}
 }
 
 // add encodes ev; one that cannot be encoded is dropped alone.

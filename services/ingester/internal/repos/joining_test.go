@@ -10,6 +10,7 @@ import (
 	comatproto "github.com/bluesky-social/indigo/api/atproto"
 	"github.com/stretchr/testify/require"
 
+	"sluice/pkg/atproto"
 	"sluice/services/ingester/internal/feed"
 )
 
@@ -41,12 +42,12 @@ func (r *rig) catchUp(b *author, seq int64, joins, place string) int64 {
 
 // joiningRig follows host and is told to replace it by other, which has sent
 // nothing yet.
-func joiningRig(t *testing.T, a *author, ks keys) (*rig, *gaps) {
+func joiningRig(t *testing.T, a *author, ks atproto.KeySource, overlap time.Duration) (*rig, *gaps) {
 	t.Helper()
 	r := newRig(t, ks)
 	l, g := newList(host), &gaps{}
 	r.deps.Roster, r.deps.Gaps = l, g
-	r.cfg.Overlap = time.Hour
+	r.cfg.Overlap = overlap
 	r.sources[host], r.sources[other] = newSource(a.next(1)), newSource()
 	r.start()
 	r.until(host, "1")
@@ -61,7 +62,7 @@ func TestRelayThatJoinsAheadOfTheOthers(t *testing.T) {
 	t.Parallel()
 	ks := keys{}
 	a, b := newAuthor(t, ks, "a"), newAuthor(t, ks, "b")
-	r, g := joiningRig(t, a, ks)
+	r, g := joiningRig(t, a, ks, time.Hour)
 	missed, both, later := a.commit(), a.commit(), a.commit()
 	r.sources[other].add(a.frame(903, both), a.frame(904, later))
 	require.Never(t, func() bool { return r.cursor(other) != "" }, 100*time.Millisecond, 10*time.Millisecond)
@@ -81,15 +82,7 @@ func TestRelayThatSendsCopiesSettlesTheOther(t *testing.T) {
 	t.Parallel()
 	ks := keys{}
 	a := newAuthor(t, ks, "a")
-	r := newRig(t, ks)
-	l := newList(host)
-	r.deps.Roster, r.deps.Gaps = l, &gaps{}
-	r.cfg.Overlap = 2 * time.Second
-	r.sources[host], r.sources[other] = newSource(a.next(1)), newSource()
-	r.start()
-	r.until(host, "1")
-	l.set(other)
-	require.Eventually(t, func() bool { return len(r.sources[other].cursors()) == 1 }, 40*time.Second, time.Millisecond)
+	r, _ := joiningRig(t, a, ks, 2*time.Second)
 	seq := int64(1)
 	require.Eventually(t, func() bool {
 		seq++
@@ -148,15 +141,7 @@ func TestRelayDoesNotSettleBeforeItHasACursor(t *testing.T) {
 	t.Parallel()
 	ks := &unreachable{keys: keys{}}
 	a, b := newAuthor(t, ks.keys, "a"), newAuthor(t, ks.keys, "b")
-	r := newRig(t, ks)
-	l := newList(host)
-	r.deps.Roster, r.deps.Gaps = l, &gaps{}
-	r.cfg.Overlap = 20 * time.Millisecond
-	r.sources[host], r.sources[other] = newSource(a.next(1)), newSource()
-	r.start()
-	r.until(host, "1")
-	l.set(other)
-	require.Eventually(t, func() bool { return len(r.sources[other].cursors()) == 1 }, 40*time.Second, time.Millisecond)
+	r, _ := joiningRig(t, a, ks, 20*time.Millisecond)
 	away := func(is bool) {
 		ks.mu.Lock()
 		ks.away = is

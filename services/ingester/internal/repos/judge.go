@@ -177,7 +177,7 @@ func (j *judge) commit(ctx context.Context, s *slot, c *atproto.Commit) (outcome
 	if err := j.checkCommit(ctx, c); err != nil {
 		return outcome{}, err
 	}
-	e, err := j.convert.commit(c)
+	e, err := j.convert.commit(c, s.time)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -328,7 +328,7 @@ func (j *judge) sync(ctx context.Context, s *slot, m *atproto.Sync) (outcome, er
 	if err != nil {
 		return outcome{}, err
 	}
-	out := outcome{entry: j.convert.sync(m)}
+	out := outcome{entry: j.convert.sync(m, s.time)}
 	if m.Rev != st.rev || m.Head().Data != st.data {
 		out = j.doubt(noticeSync, out)
 		st.hole(m.Rev)
@@ -345,16 +345,16 @@ func (j *judge) sync(ctx context.Context, s *slot, m *atproto.Sync) (outcome, er
 
 // account and identity events have no rev: the same content is the same event.
 
-func (j *judge) account(ctx context.Context, _ *slot, m *atproto.AccountChange) (outcome, error) {
+func (j *judge) account(ctx context.Context, s *slot, m *atproto.AccountChange) (outcome, error) {
 	st, err := j.state(ctx, m.DID)
 	if err != nil {
 		return outcome{}, err
 	}
 	content := fmt.Sprintf("a%s %s %t %s", m.DID, m.Time, m.Active, m.Status)
-	return j.once(&st.account, content, func() *entry { return j.convert.account(m) }), nil
+	return j.once(&st.account, content, func() *entry { return j.convert.account(m, s.time) }), nil
 }
 
-func (j *judge) identity(ctx context.Context, _ *slot, m *atproto.IdentityChange) (outcome, error) {
+func (j *judge) identity(ctx context.Context, s *slot, m *atproto.IdentityChange) (outcome, error) {
 	st, err := j.state(ctx, m.DID)
 	if err != nil {
 		return outcome{}, err
@@ -363,7 +363,7 @@ func (j *judge) identity(ctx context.Context, _ *slot, m *atproto.IdentityChange
 	return j.once(&st.identity, content, func() *entry {
 		j.away.forget(m.DID)
 		j.refresher.changed(m.DID)
-		return j.convert.identity(m)
+		return j.convert.identity(m, s.time)
 	}), nil
 }
 

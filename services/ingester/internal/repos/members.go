@@ -309,3 +309,25 @@ func (r *relay) state(up bool) {
 	r.upSince.Store(0)
 	r.downSince.Store(now)
 }
+
+// joinAnew says whether the relay joins others, and then begins that again.
+func (r *relay) joinAnew() bool {
+	r.join.Lock()
+	defer r.join.Unlock()
+	if !r.joining.Load() {
+		return false
+	}
+	r.firstAt.Store(0)
+	return true
+}
+
+// joined ends the joining, unless it has begun anew since first.
+func (r *relay) joined(first int64) bool {
+	r.join.Lock()
+	defer r.join.Unlock()
+	if r.firstAt.Load() != first {
+		return false
+	}
+	r.joining.Store(false)
+	return true
+}

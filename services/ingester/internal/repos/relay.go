@@ -297,9 +297,10 @@ func (r *relay) enqueue(ctx context.Context, s *slot, f *atproto.Frame) error {
 	if err := r.budget.Acquire(ctx, s.bytes); err != nil {
 		return err
 	}
-	judged := frameDID(f) != ""
+	did, at := about(f)
+	judged := did != ""
 	if judged {
-		s.did, s.frame, s.time = frameDID(f), f, parseTime(timeOf(f))
+		s.did, s.frame, s.time = did, f, at
 	} else {
 		s.finish(s.out)
 	}
@@ -315,36 +316,6 @@ func (r *relay) enqueue(ctx context.Context, s *slot, f *atproto.Frame) error {
 		r.p.dispatcher.submit(s)
 	}
 	return nil
-}
-
-func timeOf(f *atproto.Frame) string {
-	switch f.Kind {
-	case atproto.KindCommit:
-		return f.Commit.Time
-	case atproto.KindSync:
-		return f.Sync.Time
-	case atproto.KindAccount:
-		return f.Account.Time
-	case atproto.KindIdentity:
-		return f.Identity.Time
-	default:
-		return ""
-	}
-}
-
-func frameDID(f *atproto.Frame) string {
-	switch f.Kind {
-	case atproto.KindCommit:
-		return f.Commit.DID
-	case atproto.KindSync:
-		return f.Sync.DID
-	case atproto.KindAccount:
-		return f.Account.DID
-	case atproto.KindIdentity:
-		return f.Identity.DID
-	default:
-		return ""
-	}
 }
 
 // release gives back the room of slots that are durable.
@@ -389,28 +360,6 @@ func (r *relay) gap(ctx context.Context, cause string) error {
 		return fmt.Errorf("note gap of %s: %w", r.host.Name, err)
 	}
 	return nil
-}
-
-// joinAnew says whether the relay joins others, and then begins that again.
-func (r *relay) joinAnew() bool {
-	r.join.Lock()
-	defer r.join.Unlock()
-	if !r.joining.Load() {
-		return false
-	}
-	r.firstAt.Store(0)
-	return true
-}
-
-// joined ends the joining, unless it has begun anew since first.
-func (r *relay) joined(first int64) bool {
-	r.join.Lock()
-	defer r.join.Unlock()
-	if r.firstAt.Load() != first {
-		return false
-	}
-	r.joining.Store(false)
-	return true
 }
 
 // doubt makes durable that what was seen of some repositories is not all of it.

@@ -78,3 +78,28 @@ func (s *slot) judged() bool {
 		return false
 	}
 }
+
+// about is whom a frame is about, "" where it is about nobody, and when.
+func about(f *atproto.Frame) (did string, at time.Time) {
+	switch f.Kind {
+	case atproto.KindCommit:
+		return f.Commit.DID, parseTime(f.Commit.Time)
+	case atproto.KindSync:
+		return f.Sync.DID, parseTime(f.Sync.Time)
+	case atproto.KindAccount:
+		return f.Account.DID, parseTime(f.Account.Time)
+	case atproto.KindIdentity:
+		return f.Identity.DID, parseTime(f.Identity.Time)
+	default:
+		return "", time.Time{}
+	}
+}
+
+// parseTime is zero for a text that is no time.
+func parseTime(text string) time.Time {
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return time.Time{}
+	}
+	return at
+}
