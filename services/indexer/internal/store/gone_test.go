@@ -17,6 +17,8 @@ type gone struct {
 	quoted   map[string]bool // posts whose post gate was changed or deleted
 	edited   map[string]bool // posts that were changed, or made again
 	repeated map[string]bool // records written again with the same content
+	moved    map[string]bool // records of a kind that is unique by a key that were changed and have a rival, or were made again
+	parents  map[string]bool // posts with replies in such threads
 	muted    map[string]bool // replies in threads that somebody has muted
 	posts    map[string]postRefs
 }
@@ -26,7 +28,7 @@ type postRefs struct{ root, parent, quote string }
 func goneOf(all []*scenario) *gone {
 	g := &gone{
 		rivals: map[string]bool{}, revoked: map[string]bool{}, threads: map[string]bool{}, quoted: map[string]bool{},
-		edited: map[string]bool{}, repeated: map[string]bool{}, muted: map[string]bool{}, posts: map[string]postRefs{},
+		edited: map[string]bool{}, repeated: map[string]bool{}, muted: map[string]bool{}, moved: map[string]bool{}, parents: map[string]bool{}, posts: map[string]postRefs{},
 	}
 	writes, changes := map[string]int{}, map[string]int{}
 	keys := map[string]map[string]bool{}
@@ -78,9 +80,10 @@ func (g *gone) note(r *derive.Record, keys map[string]map[string]bool) {
 func (g *gone) close(all []*scenario, writes, changes map[string]int, keys map[string]map[string]bool) {
 	lost := map[string]bool{} // follows and list items that were changed or deleted, by their parts
 	for key, uris := range keys {
-		changed := false
+		changed, moved := false, false
 		for uri := range uris {
 			changed = changed || changes[uri] > 0
+			moved = moved || writes[uri] > 1
 		}
 		if !changed {
 			continue
@@ -88,6 +91,8 @@ func (g *gone) close(all []*scenario, writes, changes map[string]int, keys map[s
 		lost[key] = true
 		for uri := range uris {
 			g.rivals[uri] = g.rivals[uri] || len(uris) > 1
+			deleted := changes[uri] >= writes[uri]
+			g.moved[uri] = g.moved[uri] || moved && (len(uris) > 1 || deleted)
 			g.revoked[uri] = g.revoked[uri] || (strings.Contains(uri, ".graph.verification/") && changes[uri] > 0)
 		}
 	}
@@ -116,6 +121,9 @@ func (g *gone) close(all []*scenario, writes, changes map[string]int, keys map[s
 			}
 		}
 	}
+	for _, refs := range g.posts {
+		g.parents[refs.parent] = g.parents[refs.parent] || g.threads[refs.root]
+	}
 	for _, s := range all {
 		for _, mute := range s.setup["thread_mute"] {
 			for uri, refs := range g.posts {
@@ -123,6 +131,12 @@ func (g *gone) close(all []*scenario, writes, changes map[string]int, keys map[s
 			}
 		}
 	}
+}
+
+// keyed are the tables in which a record that is unique by a key shows.
+var keyed = map[string]bool{
+	"like": true, "repost": true, "follow": true, "actor_block": true, "list_item": true, "list_block": true, "verification": true,
+	"thread_gate": true, "post_gate": true, "duplicate_record": true, "feed_item": true, "notification": true,
 }
 
 // below says whether a reply hangs below a post of the set.
@@ -167,8 +181,14 @@ func (g *gone) why(table, column string, row map[string]any) string {
 		return "post." + column + " in a thread whose gate is gone"
 	case table == "post" && column == "violatesEmbeddingRules" && g.quoted[g.posts[uri].quote]:
 		return "post.violatesEmbeddingRules of a quote whose gate is gone"
-	case table == "post_agg" && column == "replyCount" && (g.threads[uri] || g.threads[g.posts[uri].root]):
+	case table == "post_agg" && column == "replyCount" && g.parents[uri]:
 		return "post_agg.replyCount in a thread whose gate is gone"
+	case table == "op_thread_reply" && column == "deletedAt" && g.edited[uri]:
+		return "op_thread_reply.deletedAt of a post that was changed"
+	case table == "post" && (column == "hasThreadGate" || column == "hasPostGate") && g.edited[uri]:
+		return "post." + column + " of a post that was changed"
+	case keyed[table] && g.moved[uri]:
+		return "record with a key that was changed, or its rival"
 	default:
 		return ""
 	}

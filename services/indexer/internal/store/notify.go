@@ -114,15 +114,15 @@ func (s *sim) told(e *edgeRow) bool {
 	})
 }
 
-// renew meets the deletion of a version that another one at the same uri has
-// replaced before: that one was made anew, and notifies for itself.
-func (s *sim) renew(kind derive.Kind, cur *recRow) {
+// renew meets the deletion, at a time, of a version that another one at the same
+// uri has replaced before: that one was made anew, and notifies for itself.
+func (s *sim) renew(kind derive.Kind, cur *recRow, at string) {
 	e := s.edge(kind, cur.URI)
 	if e == nil || kind == derive.Verification {
 		return
 	}
 	have := s.known(cur.URI)
-	if len(have) > 0 && !slices.ContainsFunc(have, func(n notifRow) bool { return n.RecordCID != cur.CID }) {
+	if len(have) > 0 && !slices.ContainsFunc(have, func(n notifRow) bool { return n.RecordCID != cur.CID && n.SortAt <= at }) {
 		return
 	}
 	s.retract(cur.URI)

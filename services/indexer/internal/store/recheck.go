@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -152,9 +153,11 @@ INSERT INTO {o}.recheck (uri, what, rev) SELECT DISTINCT d.uri, $3::smallint, d.
 JOIN {s}.feed_item f ON f."postUri" = u.uri AND f.uri <> u.uri`
 	expandQuotes = `INSERT INTO {o}.recheck (uri, what, rev) SELECT q.uri, $3::smallint, u.rev FROM unnest($1::text[], $2::text[]) u(uri, rev)
 JOIN {s}.quote q ON q.subject = u.uri AND q.uri <> u.uri`
-	// older lists the rows of a table with their place in time.
-	older = `SELECT f.uri, u.rev, coalesce(r.rev, ''), f."sortAt" FROM unnest($1::text[], $2::text[]) u(uri, rev)
-JOIN {s}.%s f ON f.uri = u.uri LEFT JOIN {s}.record r ON r.uri = f.uri`
+	// older lists the rows of a table with their place in time, and the deletions
+	// of what they are about: since the row was found it may be about another post.
+	older = `SELECT f.uri, coalesce(r.rev, ''), f."sortAt", coalesce(t.rev, ''), coalesce(a.deleted_rev, '') FROM {s}.%[1]s f
+LEFT JOIN {s}.record r ON r.uri = f.uri LEFT JOIN {o}.tombstone t ON t.uri = f.%[2]s COLLATE "C"
+LEFT JOIN {o}.account a ON a.did = split_part(f.%[2]s, '/', 3) COLLATE "C" WHERE f.uri = ANY($1)`
 )
 
 // pairs are rows as two arrays.
@@ -169,7 +172,8 @@ func (s *Store) expand(ctx context.Context, conn batcher, t *taken) (*locks, err
 	if err != nil {
 		return nil, err
 	}
-	var above, gone, feeds, quotes pairs
+	var above, gone pairs
+	var feeds, quotes []string
 	for _, r := range t.rows {
 		switch r.What {
 		case recheckGone:
@@ -178,9 +182,9 @@ func (s *Store) expand(ctx context.Context, conn batcher, t *taken) (*locks, err
 		case recheckDescend:
 			above.add(r.URI, r.Rev)
 		case recheckFeed:
-			feeds.add(r.URI, r.Rev)
+			feeds = append(feeds, r.URI)
 		case recheckQuote:
-			quotes.add(r.URI, r.Rev)
+			quotes = append(quotes, r.URI)
 		default:
 			t.aim(r)
 		}
@@ -194,8 +198,8 @@ func (s *Store) expand(ctx context.Context, conn batcher, t *taken) (*locks, err
 	spread(expandReplies, above, recheckParent, maxGone)
 	spread(expandFeeds, gone, recheckFeed)
 	spread(expandQuotes, gone, recheckQuote)
-	s.findOlder(b, "feed_item", feeds, &t.feeds)
-	s.findOlder(b, "quote", quotes, &t.quotes)
+	s.findOlder(b, "feed_item", `"postUri"`, feeds, &t.feeds)
+	s.findOlder(b, "quote", "subject", quotes, &t.quotes)
 	if err := read(ctx, conn, b); err != nil {
 		return nil, err
 	}
@@ -245,16 +249,17 @@ func (t *taken) keep(ok func(recheckRow) bool) {
 	t.ids, t.rows = ids, rows
 }
 
-// findOlder queues a look for the rows that are older than a deletion.
-func (s *Store) findOlder(b *pgx.Batch, table string, of pairs, into *[]string) {
-	if len(of.uris) == 0 {
+// findOlder queues a look for the rows that are older than the deletion of the
+// post that a column names.
+func (s *Store) findOlder(b *pgx.Batch, table, column string, uris []string, into *[]string) {
+	if len(uris) == 0 {
 		return
 	}
-	b.Queue(s.q.names.Replace(fmt.Sprintf(older, table)), of.uris, of.revs).Query(func(rows pgx.Rows) error {
+	b.Queue(s.q.names.Replace(fmt.Sprintf(older, table, column)), uris).Query(func(rows pgx.Rows) error {
 		return scanAll(rows, func(row pgx.CollectableRow) error {
-			var uri, rev, own, sortAt string
-			err := row.Scan(&uri, &rev, &own, &sortAt)
-			if stamp(own, sortAt) < rev {
+			var uri, rev, sortAt, deleted, account string
+			err := row.Scan(&uri, &rev, &sortAt, &deleted, &account)
+			if stamp(rev, sortAt) < max(strings.TrimSuffix(deleted, markReplaced), account) {
 				*into = append(*into, uri)
 			}
 			return err

@@ -208,44 +208,6 @@ func (s *sim) setRow(kind derive.Kind, uri string, r *derive.Record) {
 	s.rows[kind][uri] = r
 }
 
-// putOlder meets a version that a newer one has overtaken. It leaves nothing
-// but what would have stayed of it.
-func (s *sim) putOlder(it *item, cur *recRow) {
-	if it.kind != derive.Profile || !it.create() || it.rec.Profile == nil {
-		return
-	}
-	if cur != nil && cur.CID != it.rec.CID {
-		s.notJoined(it.rec.URI, cur.CID)
-	}
-	if it.notify {
-		s.joined(it.rec)
-	}
-}
-
-// putDead meets a version that was deleted before it arrived.
-func (s *sim) putDead(it *item, tomb tombRow) {
-	r := it.rec
-	own := s.tomb(it.uri)
-	switch {
-	case r.Kind == derive.Post:
-		s.touchPost(r)
-		if own.Rev == tomb.Rev && r.Post.ReplyRoot != nil && derive.HostOf(r.Post.ReplyRoot.URI) == r.DID && s.rec(it.uri) == nil {
-			s.buryOpReply(r, own.At)
-		}
-		if !own.Was {
-			p := newPost(r, it.rev)
-			s.tombs[it.uri] = tomb.bury(p)
-			s.parents[p.ReplyParent] = struct{}{}
-			s.turned(it.uri)
-		}
-	case r.Kind.Edge():
-		s.buryEdge(newEdge(r, it.rev))
-	}
-	if s.account(r.DID).DeletedRev < revBase(it.rev) {
-		s.putOlder(it, nil)
-	}
-}
-
 // remove applies a delete.
 func (s *sim) remove(it *item) Result {
 	tomb := s.tombOf(it.uri)
@@ -267,7 +229,7 @@ func (s *sim) remove(it *item) Result {
 		}
 	}
 	if stale && it.kind.Edge() {
-		s.renew(it.kind, cur)
+		s.renew(it.kind, cur, it.at)
 	}
 	if stale || cur == nil {
 		return Stale

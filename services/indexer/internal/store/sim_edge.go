@@ -256,14 +256,6 @@ func (s *sim) countEdge(e *edgeRow, n int) {
 	}
 }
 
-// buryEdge leaves what a record that came after its deletion leaves.
-func (s *sim) buryEdge(e *edgeRow) {
-	s.countEdge(e, 0)
-	if (e.Kind == derive.ThreadGate || e.Kind == derive.PostGate) && s.holder(e.Kind, e.key()) == nil {
-		s.setGateFlag(e, false)
-	}
-}
-
 // arrived tells what waits for the fact that a row states.
 func (s *sim) arrived(e *edgeRow) {
 	switch e.Kind {
@@ -306,11 +298,15 @@ func (s *sim) setGateFlag(e *edgeRow, on bool) {
 	if p == nil {
 		return
 	}
+	flag := &on
+	if t := s.tomb(derive.GateURI(p.URI, e.Kind)); !on && t.Rev != "" && t.Rev < p.Stamp && s.tombOf(p.URI).Rev != "" {
+		flag = nil // it was the gate of a post that is gone
+	}
 	next := *p
 	if e.Kind == derive.ThreadGate {
-		next.HasThreadGate = &on
+		next.HasThreadGate = flag
 	} else {
-		next.HasPostGate = &on
+		next.HasPostGate = flag
 	}
 	s.setPost(&next)
 }

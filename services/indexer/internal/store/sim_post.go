@@ -186,29 +186,3 @@ func (s *sim) putQuote(p *postRow) {
 	}
 	s.count(countQuotes, subject, 1)
 }
-
-// touchPost leaves the counters that a post which came after its deletion
-// would have made.
-func (s *sim) touchPost(r *derive.Record) {
-	s.count(countPosts, r.DID, 0)
-	if ref := r.Post.ReplyParent; ref != nil {
-		s.count(countReplies, ref.URI, 0)
-	}
-	if subject, _, ok := r.Post.Quotes(); ok {
-		s.count(countQuotes, subject, 0)
-	}
-}
-
-// buryOpReply keeps the place of a reply in its author's thread although the
-// reply came after its deletion.
-func (s *sim) buryOpReply(r *derive.Record, at string) {
-	root := r.Post.ReplyRoot.URI
-	key := root + " " + r.URI
-	if _, ok := s.opThread[key]; ok {
-		return
-	}
-	if _, ok := s.c.opThread.get(key); ok {
-		return
-	}
-	s.opThread[key] = &opThreadRow{Root: root, Parent: r.Post.ReplyParent.URI, URI: r.URI, DeletedAt: &at}
-}

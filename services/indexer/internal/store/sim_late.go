@@ -1,0 +1,118 @@
+package store
+
+import (
+	"slices"
+
+	"sluice/services/indexer/internal/derive"
+)
+
+// putOlder meets a version that a newer one has overtaken; cur is nil where that
+// one is gone too. It leaves nothing but what would have stayed of it.
+func (s *sim) putOlder(it *item, cur *recRow) {
+	replaced := cur != nil && cur.CID != it.rec.CID
+	switch {
+	case it.kind == derive.Profile && it.rec.Profile != nil:
+		s.firstProfile(it, cur)
+	case replaced && it.kind == derive.Post:
+		s.touchPost(it.rec)
+		s.buryOpReply(it.rec, cur.IndexedAt)
+	case replaced && it.kind.Edge():
+		e := newEdge(it.rec, it.rev)
+		s.buryEdge(e)
+		if it.create() {
+			s.firstEdge(e, it.notify)
+		}
+	}
+}
+
+// firstProfile: the first version of a profile says with whom an account joined.
+func (s *sim) firstProfile(it *item, cur *recRow) {
+	if !it.create() {
+		return
+	}
+	if cur != nil && cur.CID != it.rec.CID {
+		s.notJoined(it.rec.URI, cur.CID)
+	}
+	if it.notify {
+		s.joined(it.rec)
+	}
+}
+
+// firstEdge: the first version of a like, a repost or a follow tells of it, and
+// a change of it does not.
+func (s *sim) firstEdge(e *edgeRow, notify bool) {
+	if e.Kind != derive.Like && e.Kind != derive.Repost && e.Kind != derive.Follow {
+		return
+	}
+	have := s.known(e.URI)
+	if slices.ContainsFunc(have, func(n notifRow) bool { return n.RecordCID == e.CID }) {
+		return
+	}
+	if len(have) > 0 {
+		s.retract(e.URI)
+	}
+	if win := s.holder(e.Kind, e.key()); notify && (win == nil || win.URI == e.URI || e.before(win)) {
+		s.notifyEdge(e)
+	}
+}
+
+// putDead meets a version that was deleted before it arrived.
+func (s *sim) putDead(it *item, tomb tombRow) {
+	r := it.rec
+	own := s.tomb(it.uri)
+	switch {
+	case r.Kind == derive.Post:
+		s.touchPost(r)
+		if own.Rev == tomb.Rev {
+			s.buryOpReply(r, own.At)
+		}
+		if !own.Was {
+			p := newPost(r, it.rev)
+			s.tombs[it.uri] = tomb.bury(p)
+			s.parents[p.ReplyParent] = struct{}{}
+			s.turned(it.uri)
+		}
+	case r.Kind.Edge():
+		s.buryEdge(newEdge(r, it.rev))
+	}
+	if s.account(r.DID).DeletedRev < revBase(it.rev) {
+		s.putOlder(it, nil)
+	}
+}
+
+// touchPost leaves the counters that a post which came after its deletion
+// would have made.
+func (s *sim) touchPost(r *derive.Record) {
+	s.count(countPosts, r.DID, 0)
+	if ref := r.Post.ReplyParent; ref != nil {
+		s.count(countReplies, ref.URI, 0)
+	}
+	if subject, _, ok := r.Post.Quotes(); ok {
+		s.count(countQuotes, subject, 0)
+	}
+}
+
+// buryOpReply keeps the place of a reply in its author's thread although the
+// reply came after its deletion, or after it had left the thread.
+func (s *sim) buryOpReply(r *derive.Record, at string) {
+	if r.Post.ReplyRoot == nil || derive.HostOf(r.Post.ReplyRoot.URI) != r.DID {
+		return
+	}
+	root := r.Post.ReplyRoot.URI
+	key := root + " " + r.URI
+	if _, ok := s.opThread[key]; ok {
+		return
+	}
+	if _, ok := s.c.opThread.get(key); ok {
+		return
+	}
+	s.opThread[key] = &opThreadRow{Root: root, Parent: r.Post.ReplyParent.URI, URI: r.URI, DeletedAt: &at}
+}
+
+// buryEdge leaves what a record that came after its deletion leaves.
+func (s *sim) buryEdge(e *edgeRow) {
+	s.countEdge(e, 0)
+	if (e.Kind == derive.ThreadGate || e.Kind == derive.PostGate) && s.holder(e.Kind, e.key()) == nil {
+		s.setGateFlag(e, false)
+	}
+}
