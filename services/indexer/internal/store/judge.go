@@ -35,6 +35,17 @@ func (s *sim) waitGate(p *postRow) {
 	}
 }
 
+// waitQuoted leaves word for a late gate of a quoted post that has been deleted
+// since: no row of quote tells of it any more.
+func (s *sim) waitQuoted(p *postRow) {
+	subject, _, ok := p.Full.Post.Quotes()
+	if ok && p.ViolatesEmbedding == nil && s.tomb(subject).Rev > p.Stamp {
+		s.waitPostGate(subject, p.URI)
+	}
+}
+
+func (s *sim) waitPostGate(subject, uri string) { s.wait("q:"+subject, uri) }
+
 // setReply stores the two flags: both are absent where both are false.
 func (p *postRow) setReply(invalid, violates bool) {
 	p.InvalidReplyRoot, p.ViolatesThreadGate = nil, nil

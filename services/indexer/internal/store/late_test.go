@@ -124,3 +124,32 @@ func TestGateOfThePostBefore(t *testing.T) {
 		})
 	}
 }
+
+// A post gate that comes after the deletion of its post is asked about the
+// quotes that were younger than it.
+func TestPostGateAfterItsPost(t *testing.T) {
+	t.Parallel()
+	m := newMaker()
+	post := m.post(1, nil, nil)
+	gate := m.create(1, "app.bsky.feed.postgate", post.RKey, fmt.Sprintf(`,"post":%q,"embeddingRules":[{"$type":"app.bsky.feed.postgate#disableRule"}]`, post.URI()))
+	quote := m.create(2, "app.bsky.feed.post", "", fmt.Sprintf(`,"text":"t","embed":{"$type":"app.bsky.embed.record","record":{"uri":%q,"cid":%q}}`, post.URI(), post.CID))
+	deleted := m.delete(post)
+	for name, order := range map[string][]*event.Event{
+		"in order":    {post, gate, quote, deleted},
+		"gate last":   {post, quote, deleted, gate},
+		"quote late":  {post, deleted, quote, gate},
+		"post last":   {deleted, quote, gate, post},
+		"quote first": {quote, deleted, post, gate},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			st, pool, schema := newStore(t)
+			for _, e := range order {
+				require.NoError(t, applyOne(st, e))
+				settle(t, st)
+			}
+			require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.post WHERE uri = $1 AND "violatesEmbeddingRules"`, quote.URI()))
+			require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.notification`))
+		})
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -100,8 +99,8 @@ type taken struct {
 	rows []recheckRow
 	// targets are the posts to judge, with the tasks for each.
 	targets map[string]*target
-	// feeds and quotes of deleted posts that go.
-	feeds, quotes []string
+	// feeds and quotes of deleted posts that go, and what was quoted.
+	feeds, quotes, quoted []string
 }
 
 // target is a post to judge.
@@ -131,6 +130,9 @@ func (s *Store) recheckSome(ctx context.Context, size int) (*taken, error) {
 		},
 		work: func(sm *sim) {
 			sm.again = true
+			for i, uri := range t.quotes {
+				sm.waitPostGate(t.quoted[i], uri)
+			}
 			for uri, to := range t.targets {
 				sm.c.notifs.get(uri)
 				sm.rejudge(uri, *to, s.cfg.NotifyBackfill)
@@ -139,71 +141,6 @@ func (s *Store) recheckSome(ctx context.Context, size int) (*taken, error) {
 		extra: func(st *statements) { s.finishRechecks(st, t) },
 	})
 	return t, err
-}
-
-// A row about a post with replies, feed items or quotes becomes a row for each
-// of them, however many there are: they are judged some at a time.
-const (
-	expandReplies = `WITH RECURSIVE down AS (
-SELECT u.rev AS rev, u.uri, false AS gone, 0 AS depth FROM unnest($1::text[], $2::text[]) u(uri, rev)
-UNION SELECT down.rev, below.uri, below.gone, down.depth + 1 FROM down CROSS JOIN LATERAL (` + repliesBelow + `) below
-WHERE down.depth < 4 OR down.gone AND down.depth <= $4)
-INSERT INTO {o}.recheck (uri, what, rev) SELECT DISTINCT d.uri, $3::smallint, d.rev FROM down d JOIN {s}.post p ON p.uri = d.uri WHERE d.depth > 0`
-	expandFeeds = `INSERT INTO {o}.recheck (uri, what, rev) SELECT f.uri, $3::smallint, u.rev FROM unnest($1::text[], $2::text[]) u(uri, rev)
-JOIN {s}.feed_item f ON f."postUri" = u.uri AND f.uri <> u.uri`
-	expandQuotes = `INSERT INTO {o}.recheck (uri, what, rev) SELECT q.uri, $3::smallint, u.rev FROM unnest($1::text[], $2::text[]) u(uri, rev)
-JOIN {s}.quote q ON q.subject = u.uri AND q.uri <> u.uri`
-	// older lists the rows of a table with their place in time, and the deletions
-	// of what they are about: since the row was found it may be about another post.
-	older = `SELECT f.uri, coalesce(r.rev, ''), f."sortAt", coalesce(t.rev, ''), coalesce(a.deleted_rev, '') FROM {s}.%[1]s f
-LEFT JOIN {s}.record r ON r.uri = f.uri LEFT JOIN {o}.tombstone t ON t.uri = f.%[2]s COLLATE "C"
-LEFT JOIN {o}.account a ON a.did = split_part(f.%[2]s, '/', 3) COLLATE "C" WHERE f.uri = ANY($1)`
-)
-
-// pairs are rows as two arrays.
-type pairs struct{ uris, revs []string }
-
-func (p *pairs) add(uri, rev string) { p.uris, p.revs = append(p.uris, uri), append(p.revs, rev) }
-
-// expand finds what the taken rows are about, and locks its repositories. Rows
-// about many posts are replaced by rows about one.
-func (s *Store) expand(ctx context.Context, conn batcher, t *taken) (*locks, error) {
-	wait, err := s.lockFree(ctx, conn, t)
-	if err != nil {
-		return nil, err
-	}
-	var above, gone pairs
-	var feeds, quotes []string
-	for _, r := range t.rows {
-		switch r.What {
-		case recheckGone:
-			gone.add(r.URI, r.Rev)
-			above.add(r.URI, r.Rev)
-		case recheckDescend:
-			above.add(r.URI, r.Rev)
-		case recheckFeed:
-			feeds = append(feeds, r.URI)
-		case recheckQuote:
-			quotes = append(quotes, r.URI)
-		default:
-			t.aim(r)
-		}
-	}
-	b := &pgx.Batch{}
-	spread := func(sql string, of pairs, args ...any) {
-		if len(of.uris) > 0 {
-			b.Queue(s.q.names.Replace(sql), append([]any{of.uris, of.revs}, args...)...)
-		}
-	}
-	spread(expandReplies, above, recheckParent, maxGone)
-	spread(expandFeeds, gone, recheckFeed)
-	spread(expandQuotes, gone, recheckQuote)
-	s.findOlder(b, "feed_item", `"postUri"`, feeds, &t.feeds)
-	s.findOlder(b, "quote", "subject", quotes, &t.quotes)
-	if err := read(ctx, conn, b); err != nil {
-		return nil, err
-	}
-	return wait, nil
 }
 
 // lockFree locks the repositories of the rows that nobody works on, and leaves
@@ -249,24 +186,6 @@ func (t *taken) keep(ok func(recheckRow) bool) {
 	t.ids, t.rows = ids, rows
 }
 
-// findOlder queues a look for the rows that are older than the deletion of the
-// post that a column names.
-func (s *Store) findOlder(b *pgx.Batch, table, column string, uris []string, into *[]string) {
-	if len(uris) == 0 {
-		return
-	}
-	b.Queue(s.q.names.Replace(fmt.Sprintf(older, table, column)), uris).Query(func(rows pgx.Rows) error {
-		return scanAll(rows, func(row pgx.CollectableRow) error {
-			var uri, rev, sortAt, deleted, account string
-			err := row.Scan(&uri, &rev, &sortAt, &deleted, &account)
-			if stamp(rev, sortAt) < max(strings.TrimSuffix(deleted, markReplaced), account) {
-				*into = append(*into, uri)
-			}
-			return err
-		})
-	})
-}
-
 // finishRechecks removes what deleted posts leave behind, and the rows that are
 // done.
 func (s *Store) finishRechecks(st *statements, t *taken) {
@@ -308,8 +227,12 @@ func (s *sim) rejudge(uri string, to target, notifyFetched bool) {
 		yes := true
 		next.ViolatesEmbedding = &yes
 	}
+	s.waitQuoted(&next)
 	if _, new := s.waiters[uri]; !waiting && !new {
 		s.settled[uri] = struct{}{}
+	}
+	if what == recheckEmbed && !flagsDiffer(p, &next) {
+		return
 	}
 	if flagsDiffer(p, &next) {
 		stored := next

@@ -268,6 +268,7 @@ func (s *sim) arrived(e *edgeRow) {
 		s.wake("g:"+e.Row.Subject, recheckGate, e.stamp())
 	case derive.PostGate:
 		s.gateArrived(e, &s.c.lateQuos, recheckEmbed)
+		s.wake("q:"+e.Row.Subject, recheckEmbed, e.stamp())
 	default:
 	}
 }
@@ -275,7 +276,7 @@ func (s *sim) arrived(e *edgeRow) {
 // gateArrived rechecks what is younger than a gate but came before it.
 func (s *sim) gateArrived(e *edgeRow, late *lookup[[]lateRow], what int16) {
 	at := e.stamp()
-	rows, _ := late.get(e.Row.Subject)
+	rows, _ := late.get(e.Row.Subject + " " + at)
 	for _, l := range rows {
 		if l.Stamp > at {
 			s.recheck(l.URI, what, "")

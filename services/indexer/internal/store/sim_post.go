@@ -176,6 +176,7 @@ func (s *sim) putQuote(p *postRow) {
 	}
 	if s.tombOf(subject).Rev > p.Stamp {
 		s.count(countQuotes, subject, 0)
+		s.waitQuoted(p)
 		return
 	}
 	if q := s.quote(p.URI); q != nil {
