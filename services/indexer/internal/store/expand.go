@@ -27,10 +27,10 @@ LEFT JOIN {s}.record r ON r.uri = f.uri LEFT JOIN {o}.tombstone t ON t.uri = f.%
 LEFT JOIN {o}.account a ON a.did = split_part(f.%[2]s, '/', 3) COLLATE "C" WHERE f.uri = ANY($1)`
 )
 
-// pairs are rows as two arrays.
-type pairs struct{ uris, revs []string }
+// pairs are uris, each with a revision or another uri, as two arrays.
+type pairs struct{ uris, with []string }
 
-func (p *pairs) add(uri, rev string) { p.uris, p.revs = append(p.uris, uri), append(p.revs, rev) }
+func (p *pairs) add(uri, with string) { p.uris, p.with = append(p.uris, uri), append(p.with, with) }
 
 // expand finds what the taken rows are about, and locks its repositories. Rows
 // about many posts are replaced by rows about one.
@@ -59,16 +59,14 @@ func (s *Store) expand(ctx context.Context, conn batcher, t *taken) (*locks, err
 	b := &pgx.Batch{}
 	spread := func(sql string, of pairs, args ...any) {
 		if len(of.uris) > 0 {
-			b.Queue(s.q.names.Replace(sql), append([]any{of.uris, of.revs}, args...)...)
+			b.Queue(s.q.names.Replace(sql), append([]any{of.uris, of.with}, args...)...)
 		}
 	}
 	spread(expandReplies, above, recheckParent, maxGone)
 	spread(expandFeeds, gone, recheckFeed)
 	spread(expandQuotes, gone, recheckQuote)
-	s.findOlder(b, "feed_item", `"postUri"`, feeds, func(uri, _ string) { t.feeds = append(t.feeds, uri) })
-	s.findOlder(b, "quote", "subject", quotes, func(uri, subject string) {
-		t.quotes, t.quoted = append(t.quotes, uri), append(t.quoted, subject)
-	})
+	s.findOlder(b, "feed_item", `"postUri"`, feeds, &t.feeds)
+	s.findOlder(b, "quote", "subject", quotes, &t.quotes)
 	if err := read(ctx, conn, b); err != nil {
 		return nil, err
 	}
@@ -76,8 +74,9 @@ func (s *Store) expand(ctx context.Context, conn batcher, t *taken) (*locks, err
 }
 
 // findOlder queues a look for the rows that are older than the deletion of the
-// post that a column names.
-func (s *Store) findOlder(b *pgx.Batch, table, column string, uris []string, found func(uri, post string)) {
+// post that a column names. Those whose lock is waited for after this may be
+// about another post by then.
+func (s *Store) findOlder(b *pgx.Batch, table, column string, uris []string, into *pairs) {
 	if len(uris) == 0 {
 		return
 	}
@@ -86,7 +85,7 @@ func (s *Store) findOlder(b *pgx.Batch, table, column string, uris []string, fou
 			var uri, post, rev, sortAt, deleted, account string
 			err := row.Scan(&uri, &post, &rev, &sortAt, &deleted, &account)
 			if stamp(rev, sortAt) < max(strings.TrimSuffix(deleted, markReplaced), account) {
-				found(uri, post)
+				into.add(uri, post)
 			}
 			return err
 		})

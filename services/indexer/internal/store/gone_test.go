@@ -121,8 +121,8 @@ func (g *gone) close(all []*scenario, writes, changes map[string]int, keys map[s
 			}
 		}
 	}
-	for _, refs := range g.posts {
-		g.parents[refs.parent] = g.parents[refs.parent] || g.threads[refs.root]
+	for uri, refs := range g.posts {
+		g.parents[refs.parent] = g.parents[refs.parent] || g.threads[refs.root] || g.below(uri, g.edited)
 	}
 	for _, s := range all {
 		for _, mute := range s.setup["thread_mute"] {

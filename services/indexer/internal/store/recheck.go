@@ -99,8 +99,8 @@ type taken struct {
 	rows []recheckRow
 	// targets are the posts to judge, with the tasks for each.
 	targets map[string]*target
-	// feeds and quotes of deleted posts that go, and what was quoted.
-	feeds, quotes, quoted []string
+	// feeds and quotes of deleted posts that go, with the posts.
+	feeds, quotes pairs
 }
 
 // target is a post to judge.
@@ -130,8 +130,8 @@ func (s *Store) recheckSome(ctx context.Context, size int) (*taken, error) {
 		},
 		work: func(sm *sim) {
 			sm.again = true
-			for i, uri := range t.quotes {
-				sm.waitPostGate(t.quoted[i], uri)
+			for i, uri := range t.quotes.uris {
+				sm.waitPostGate(t.quotes.with[i], uri)
 			}
 			for uri, to := range t.targets {
 				sm.c.notifs.get(uri)
@@ -189,10 +189,14 @@ func (t *taken) keep(ok func(recheckRow) bool) {
 // finishRechecks removes what deleted posts leave behind, and the rows that are
 // done.
 func (s *Store) finishRechecks(st *statements, t *taken) {
-	st.delete(s.q.names, "feed_item", "uri", t.feeds)
-	if len(t.quotes) > 0 {
-		st.exec(s.q.names.Replace(`WITH d AS (DELETE FROM {s}.quote WHERE uri = ANY($1) RETURNING subject)
-INSERT INTO {o}.count_delta (kind, key, n) SELECT 4, subject, -count(*) FROM d GROUP BY subject`), t.quotes)
+	if len(t.feeds.uris) > 0 {
+		st.exec(s.q.names.Replace(`DELETE FROM {s}.feed_item f USING unnest($1::text[], $2::text[]) u(uri, post)
+WHERE f.uri = u.uri AND f."postUri" = u.post`), t.feeds.uris, t.feeds.with)
+	}
+	if len(t.quotes.uris) > 0 {
+		st.exec(s.q.names.Replace(`WITH d AS (DELETE FROM {s}.quote q USING unnest($1::text[], $2::text[]) u(uri, post)
+WHERE q.uri = u.uri AND q.subject = u.post RETURNING q.subject)
+INSERT INTO {o}.count_delta (kind, key, n) SELECT 4, subject, -count(*) FROM d GROUP BY subject`), t.quotes.uris, t.quotes.with)
 	}
 	if len(t.ids) > 0 {
 		st.exec(s.q.names.Replace("DELETE FROM {o}.recheck WHERE id = ANY($1)"), t.ids)
