@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"sluice/pkg/crash"
 	"sluice/pkg/event"
@@ -190,7 +191,7 @@ func (s *Store) transact(ctx context.Context, t task) (*sim, int64, error) {
 	return sm, rows, nil
 }
 
-func (s *Store) transactOn(ctx context.Context, conn batcher, t task) (*sim, int64, error) {
+func (s *Store) transactOn(ctx context.Context, conn *pgxpool.Conn, t task) (*sim, int64, error) {
 	b := &pgx.Batch{}
 	b.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
 	b.Queue(settings, strconv.FormatInt(s.cfg.StatementTimeout.Milliseconds(), 10))
@@ -220,6 +221,7 @@ func (s *Store) transactOn(ctx context.Context, conn batcher, t task) (*sim, int
 		t.extra(st)
 	}
 	b.Queue("COMMIT")
+	useMessageRoom(conn.Conn())
 	if err := conn.SendBatch(ctx, b).Close(); err != nil {
 		return nil, 0, fmt.Errorf("write: %w", err)
 	}

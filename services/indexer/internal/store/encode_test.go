@@ -12,7 +12,7 @@ func TestTextArray(t *testing.T) {
 	t.Parallel()
 	theirs, ours := pgtype.NewMap(), pgtype.NewMap()
 	known, _ := ours.TypeForOID(pgtype.TextArrayOID)
-	ours.RegisterType(&pgtype.Type{Name: known.Name, OID: known.OID, Codec: textArray{known.Codec}})
+	ours.RegisterType(&pgtype.Type{Name: known.Name, OID: known.OID, Codec: textArray{known.Codec, new(valueRoom)}})
 	a, b := "a", "ü€"
 	for _, value := range []any{
 		[]string(nil),
