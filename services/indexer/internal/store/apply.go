@@ -232,8 +232,9 @@ func (s *Store) transactOn(ctx context.Context, conn *pgxpool.Conn, t task) (*si
 // batch that it returns is empty.
 func (s *Store) workOut(ctx context.Context, conn batcher, b *pgx.Batch, work func(*sim)) (*sim, *pgx.Batch, error) {
 	c := newCache()
+	sm := s.newSim(c)
 	for round := 0; ; round++ {
-		sm := s.newSim(c)
+		sm.reset()
 		work(sm)
 		if c.missing() == 0 && b.Len() == 0 {
 			return sm, b, nil

@@ -68,6 +68,36 @@ func newSim(c *cache) *sim {
 	}
 }
 
+// reset forgets the changes and keeps the room of the maps for the next run.
+func (s *sim) reset() {
+	for _, m := range s.keys {
+		clear(m)
+	}
+	for _, m := range s.rows {
+		clear(m)
+	}
+	s.again = false
+	clear(s.recs)
+	clear(s.tombs)
+	clear(s.posts)
+	clear(s.edges)
+	clear(s.dups)
+	clear(s.feeds)
+	clear(s.quotes)
+	clear(s.opThread)
+	clear(s.notifs)
+	clear(s.deltas)
+	clear(s.rechecks)
+	clear(s.waits)
+	clear(s.waiters)
+	clear(s.actors)
+	clear(s.checks)
+	clear(s.syncs)
+	clear(s.accounts)
+	clear(s.parents)
+	clear(s.settled)
+}
+
 // expect asks for what the changes will need once the first reads are there, so
 // that it comes with them.
 func (s *sim) expect(items []*item) {
