@@ -25,6 +25,8 @@ type cache struct {
 	opThread lookup[[]opThreadRow]
 	quotes   lookup[*quoteRow] // by uri
 	actors   lookup[*actorRow] // by DID
+	// references are the texts of records that have been read as references.
+	references map[string]derive.Reference
 }
 
 type edgeCache struct {
@@ -39,7 +41,7 @@ func newCache() *cache {
 		dups: newLookup[*dupRow](), dupsOf: newLookup[[]*dupRow](), notifs: newLookup[[]notifRow](),
 		waits: newLookup[[]string](), lateReps: newLookup[[]lateRow](), lateQuos: newLookup[[]lateRow](),
 		opThread: newLookup[[]opThreadRow](), quotes: newLookup[*quoteRow](), actors: newLookup[*actorRow](),
-		edges: map[derive.Kind]*edgeCache{},
+		edges: map[derive.Kind]*edgeCache{}, references: map[string]derive.Reference{},
 	}
 	for k := range edgeTables {
 		c.edges[k] = &edgeCache{byURI: newLookup[*edgeRow](), byKey: newLookup[*edgeRow]()}
@@ -56,6 +58,16 @@ func (c *cache) missing() int {
 		n += e.byURI.missing() + e.byKey.missing()
 	}
 	return n
+}
+
+// reference reads the text of a record, once for all that refer to it.
+func (c *cache) reference(text string) derive.Reference {
+	ref, known := c.references[text]
+	if !known {
+		ref = derive.ParseReference(text)
+		c.references[text] = ref
+	}
+	return ref
 }
 
 // chainDepth is how far up a reply looks for ancestors to notify.
