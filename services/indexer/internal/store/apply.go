@@ -143,7 +143,7 @@ func (s *Store) attempt(ctx context.Context, items []*item) (*sim, int64, error)
 	for _, it := range items {
 		l.of(it)
 	}
-	t := task{locks: l, work: func(sm *sim) { sm.expect(items); sm.run(items) }}
+	t := task{locks: l, work: func(sm *sim) { sm.run(items); sm.expect(items) }}
 	sm, rows, err := s.transact(ctx, t)
 	if pg.State(err) == uniqueViolation {
 		t.tolerant = true

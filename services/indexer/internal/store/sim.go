@@ -102,10 +102,11 @@ func (s *sim) reset() {
 // that it comes with them.
 func (s *sim) expect(items []*item) {
 	for _, it := range items {
-		if it.err != nil || it.ev.Type != event.Delete {
-			continue
-		}
 		switch {
+		case it.err != nil:
+		case it.rec != nil && it.rec.Post != nil && it.rec.Post.ReplyParent != nil:
+			s.ancestor(it.rec.Post.ReplyParent.URI)
+		case it.ev.Type != event.Delete:
 		case it.kind == derive.Post:
 			s.c.posts.get(it.uri)
 			s.c.quotes.get(it.uri)
