@@ -113,6 +113,7 @@ func (s *sim) expect(items []*item) {
 			s.c.notifs.get(it.uri)
 		case it.kind.Edge():
 			s.c.edges[it.kind].byURI.get(it.uri)
+			s.c.dups.get(it.uri)
 			s.c.dupsOf.get(it.uri)
 			s.c.notifs.get(it.uri)
 		}
