@@ -1,14 +1,16 @@
 package store
 
 import (
+	"context"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // roomSize is above what a batch of the usual size sends. A connection keeps
 // this much room at most.
-const roomSize = 1 << 20
+const roomSize = 2 << 20
 
 // valueRoom is the buffer of a connection that the values of a statement are
 // encoded into. The connection copies them before it encodes the next statement;
@@ -37,15 +39,16 @@ type messageRoom []byte
 // messageRoomKey is where a connection keeps its buffer.
 const messageRoomKey = "sluice/store.messageRoom"
 
-// useMessageRoom has a connection write its next messages into its buffer.
-func useMessageRoom(conn *pgx.Conn) {
-	own := conn.PgConn().CustomData()
+// sendAll runs a large batch on a connection that writes it into its buffer.
+func sendAll(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch) error {
+	own := conn.Conn().PgConn().CustomData()
 	room, ok := own[messageRoomKey].(messageRoom)
 	if !ok {
 		room = make(messageRoom, 0, roomSize)
 		own[messageRoomKey] = room
 	}
-	conn.PgConn().Frontend().Send(room)
+	conn.Conn().PgConn().Frontend().Send(room)
+	return conn.SendBatch(ctx, b).Close()
 }
 
 // Encode implements pgproto3.FrontendMessage: what is to be sent before the

@@ -56,14 +56,15 @@ type sim struct {
 	settled map[string]struct{}
 }
 
-func newSim(c *cache) *sim {
+// newSim makes one with room for the changes of some records.
+func newSim(c *cache, size int) *sim {
 	return &sim{
-		c: c, recs: map[string]*recRow{}, tombs: map[string]tombRow{}, posts: map[string]*postRow{},
-		edges: map[string]*edgeRow{}, keys: map[derive.Kind]map[string]*edgeRow{}, dups: map[string]*dupRow{},
-		rows: map[derive.Kind]map[string]*derive.Record{}, feeds: map[string]*feedRow{}, quotes: map[string]*quoteRow{},
-		opThread: map[string]*opThreadRow{}, notifs: map[string][]notifRow{}, deltas: map[countKey]int{},
+		c: c, recs: make(map[string]*recRow, size), tombs: map[string]tombRow{}, posts: map[string]*postRow{},
+		edges: make(map[string]*edgeRow, size), keys: map[derive.Kind]map[string]*edgeRow{}, dups: map[string]*dupRow{},
+		rows: map[derive.Kind]map[string]*derive.Record{}, feeds: make(map[string]*feedRow, size), quotes: map[string]*quoteRow{},
+		opThread: map[string]*opThreadRow{}, notifs: make(map[string][]notifRow, size), deltas: make(map[countKey]int, 2*size),
 		rechecks: map[recheckRow]struct{}{}, waits: map[[2]string]struct{}{}, waiters: map[string]struct{}{},
-		actors: map[string]*actorRow{}, checks: map[[2]string]Seen{}, syncs: map[string]syncRow{}, accounts: map[string]accountRow{}, settled: map[string]struct{}{},
+		actors: map[string]*actorRow{}, checks: map[[2]string]Seen{}, syncs: make(map[string]syncRow, size), accounts: map[string]accountRow{}, settled: map[string]struct{}{},
 		parents: map[string]struct{}{},
 	}
 }
