@@ -13,10 +13,14 @@ const epoch = "1970-01-01T00:00:00.000Z"
 // is no timestamp becomes the epoch.
 func Datetime(s string) string {
 	t, ok := ParseDatetime(s)
-	if !ok {
+	switch {
+	case !ok:
 		return epoch
+	case len(s) == len(layout) && s[len(s)-1] == 'Z' && (&scanner{s: s[len("2006-01-"):]}).digits(2) == t.Day():
+		return s // in that form already
+	default:
+		return t.Format(layout)
 	}
-	return t.Format(layout)
 }
 
 // ParseDatetime reads an RFC 3339 timestamp as UTC, with days up to 31 in every

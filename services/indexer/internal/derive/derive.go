@@ -198,8 +198,12 @@ func decode(text []byte, into any) error {
 }
 
 // hasNUL looks at every text that goes into a column. The JSON text of the
-// record is stored too, but there NUL is an escape.
+// record is stored too, but there NUL is an escape; without one, no text in it
+// has NUL.
 func (r *Record) hasNUL() bool {
+	if !nulIn(r.URI) && !nulIn(r.CID) && !nulIn(r.JSON) && !strings.Contains(r.JSON, `\u0000`) {
+		return false
+	}
 	texts := []string{r.URI, r.CID, r.JSON}
 	for _, part := range []interface{ texts() []string }{r.Post, r.Edge, r.Profile, r.List, r.FeedGenerator, r.StarterPack} {
 		texts = append(texts, part.texts()...)

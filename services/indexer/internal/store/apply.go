@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"sluice/pkg/crash"
 	"sluice/pkg/event"
@@ -142,7 +143,7 @@ func (s *Store) attempt(ctx context.Context, items []*item) (*sim, int64, error)
 	for _, it := range items {
 		l.of(it)
 	}
-	t := task{locks: l, work: func(sm *sim) { sm.expect(items); sm.run(items) }}
+	t := task{locks: l, size: len(items), work: func(sm *sim) { sm.run(items); sm.expect(items) }}
 	sm, rows, err := s.transact(ctx, t)
 	if pg.State(err) == uniqueViolation {
 		t.tolerant = true
@@ -152,10 +153,12 @@ func (s *Store) attempt(ctx context.Context, items []*item) (*sim, int64, error)
 }
 
 // task is one transaction. The locks are taken first; then open, which may read
-// and lock more; then work is called, several times, each time with a fresh sim
+// and lock more; then work is called, several times, each time with an empty sim
 // on what has been read by then; in the end extra writes go with the others.
 type task struct {
 	locks *locks
+	// size is about how many records it writes: the maps get room for them.
+	size  int
 	open  func(ctx context.Context, conn batcher) (*locks, error)
 	work  func(*sim)
 	extra func(*statements)
@@ -190,7 +193,7 @@ func (s *Store) transact(ctx context.Context, t task) (*sim, int64, error) {
 	return sm, rows, nil
 }
 
-func (s *Store) transactOn(ctx context.Context, conn batcher, t task) (*sim, int64, error) {
+func (s *Store) transactOn(ctx context.Context, conn *pgxpool.Conn, t task) (*sim, int64, error) {
 	b := &pgx.Batch{}
 	b.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
 	b.Queue(settings, strconv.FormatInt(s.cfg.StatementTimeout.Milliseconds(), 10))
@@ -209,7 +212,7 @@ func (s *Store) transactOn(ctx context.Context, conn batcher, t task) (*sim, int
 		b = &pgx.Batch{}
 		more.queue(b)
 	}
-	sm, b, err := s.workOut(ctx, conn, b, t.work)
+	sm, b, err := s.workOut(ctx, conn, b, t)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -220,7 +223,7 @@ func (s *Store) transactOn(ctx context.Context, conn batcher, t task) (*sim, int
 		t.extra(st)
 	}
 	b.Queue("COMMIT")
-	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+	if err := sendAll(ctx, conn, b); err != nil {
 		return nil, 0, fmt.Errorf("write: %w", err)
 	}
 	return sm, st.rows, nil
@@ -228,11 +231,13 @@ func (s *Store) transactOn(ctx context.Context, conn batcher, t task) (*sim, int
 
 // workOut repeats the work until it has found everything that it reads. The
 // batch that it returns is empty.
-func (s *Store) workOut(ctx context.Context, conn batcher, b *pgx.Batch, work func(*sim)) (*sim, *pgx.Batch, error) {
-	c := newCache()
+func (s *Store) workOut(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch, t task) (*sim, *pgx.Batch, error) {
+	c := newCache(t.size)
+	sm := newSim(c, t.size)
+	sm.queueHandles = s.cfg.QueueHandles
 	for round := 0; ; round++ {
-		sm := s.newSim(c)
-		work(sm)
+		sm.reset()
+		t.work(sm)
 		if c.missing() == 0 && b.Len() == 0 {
 			return sm, b, nil
 		}
@@ -240,16 +245,10 @@ func (s *Store) workOut(ctx context.Context, conn batcher, b *pgx.Batch, work fu
 			return nil, nil, fault.As(fault.Fatal, errors.New("reads do not come to an end"))
 		}
 		c.load(&s.q, b)
-		if err := read(ctx, conn, b); err != nil {
+		if err := sendAll(ctx, conn, b); err != nil {
 			return nil, nil, fmt.Errorf("read: %w", err)
 		}
 		s.metrics.readRounds.Inc()
 		b = &pgx.Batch{}
 	}
-}
-
-func (s *Store) newSim(c *cache) *sim {
-	sm := newSim(c)
-	sm.queueHandles = s.cfg.QueueHandles
-	return sm
 }

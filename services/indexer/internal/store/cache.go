@@ -25,6 +25,8 @@ type cache struct {
 	opThread lookup[[]opThreadRow]
 	quotes   lookup[*quoteRow] // by uri
 	actors   lookup[*actorRow] // by DID
+	// references are the texts of records that have been read as references.
+	references map[string]derive.Reference
 }
 
 type edgeCache struct {
@@ -32,17 +34,18 @@ type edgeCache struct {
 	byKey lookup[*edgeRow]
 }
 
-func newCache() *cache {
+// newCache makes one with room for what some records ask for.
+func newCache(size int) *cache {
 	c := &cache{
-		recs: newLookup[*recRow](), refs: newLookup[*refRow](), tombs: newLookup[tombRow](), accounts: newLookup[accountRow](),
-		posts: newLookup[*postRow](), chains: newLookup[struct{}](), children: newLookup[struct{}](),
-		dups: newLookup[*dupRow](), dupsOf: newLookup[[]*dupRow](), notifs: newLookup[[]notifRow](),
-		waits: newLookup[[]string](), lateReps: newLookup[[]lateRow](), lateQuos: newLookup[[]lateRow](),
-		opThread: newLookup[[]opThreadRow](), quotes: newLookup[*quoteRow](), actors: newLookup[*actorRow](),
-		edges: map[derive.Kind]*edgeCache{},
+		recs: newLookup[*recRow](size), refs: newLookup[*refRow](0), tombs: newLookup[tombRow](size), accounts: newLookup[accountRow](size),
+		posts: newLookup[*postRow](0), chains: newLookup[struct{}](0), children: newLookup[struct{}](0),
+		dups: newLookup[*dupRow](0), dupsOf: newLookup[[]*dupRow](0), notifs: newLookup[[]notifRow](0),
+		waits: newLookup[[]string](0), lateReps: newLookup[[]lateRow](0), lateQuos: newLookup[[]lateRow](0),
+		opThread: newLookup[[]opThreadRow](0), quotes: newLookup[*quoteRow](0), actors: newLookup[*actorRow](size),
+		edges: map[derive.Kind]*edgeCache{}, references: map[string]derive.Reference{},
 	}
 	for k := range edgeTables {
-		c.edges[k] = &edgeCache{byURI: newLookup[*edgeRow](), byKey: newLookup[*edgeRow]()}
+		c.edges[k] = &edgeCache{byURI: newLookup[*edgeRow](0), byKey: newLookup[*edgeRow](0)}
 	}
 	return c
 }
@@ -56,6 +59,16 @@ func (c *cache) missing() int {
 		n += e.byURI.missing() + e.byKey.missing()
 	}
 	return n
+}
+
+// reference reads the text of a record, once for all that refer to it.
+func (c *cache) reference(text string) derive.Reference {
+	ref, known := c.references[text]
+	if !known {
+		ref = derive.ParseReference(text)
+		c.references[text] = ref
+	}
+	return ref
 }
 
 // chainDepth is how far up a reply looks for ancestors to notify.

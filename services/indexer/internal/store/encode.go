@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/binary"
-	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -11,16 +10,20 @@ import (
 // textArray is a codec of text[] that encodes slices of strings in one go. The
 // one that pgx comes with grows its buffer element by element, which is a large
 // part of what a batch costs us.
-type textArray struct{ pgtype.Codec }
+type textArray struct {
+	pgtype.Codec
+
+	room *valueRoom
+}
 
 // PlanEncode implements pgtype.Codec.
 func (c textArray) PlanEncode(m *pgtype.Map, oid uint32, format int16, value any) pgtype.EncodePlan {
 	if format == pgtype.BinaryFormatCode {
 		switch value.(type) {
 		case []string:
-			return encodeTexts{}
+			return encodeTexts{c.room}
 		case []*string:
-			return encodeNullableTexts{}
+			return encodeNullableTexts{c.room}
 		}
 	}
 	return c.Codec.PlanEncode(m, oid, format, value)
@@ -34,14 +37,14 @@ func useTextArray(conn *pgx.Conn) {
 		return
 	}
 	if _, done := t.Codec.(textArray); !done {
-		m.RegisterType(&pgtype.Type{Name: t.Name, OID: t.OID, Codec: textArray{t.Codec}})
+		m.RegisterType(&pgtype.Type{Name: t.Name, OID: t.OID, Codec: textArray{t.Codec, new(valueRoom)}})
 	}
 }
 
-type encodeTexts struct{}
+type encodeTexts struct{ room *valueRoom }
 
 // Encode implements pgtype.EncodePlan.
-func (encodeTexts) Encode(value any, buf []byte) ([]byte, error) {
+func (e encodeTexts) Encode(value any, buf []byte) ([]byte, error) {
 	texts, _ := value.([]string)
 	if texts == nil {
 		return nil, nil
@@ -50,17 +53,17 @@ func (encodeTexts) Encode(value any, buf []byte) ([]byte, error) {
 	for _, s := range texts {
 		size += 4 + len(s)
 	}
-	buf = arrayHeader(buf, len(texts), size, false)
+	buf = appendHeader(e.room.grow(buf, headerSize+size), len(texts), false)
 	for _, s := range texts {
 		buf = appendText(buf, s)
 	}
 	return buf, nil
 }
 
-type encodeNullableTexts struct{}
+type encodeNullableTexts struct{ room *valueRoom }
 
 // Encode implements pgtype.EncodePlan.
-func (encodeNullableTexts) Encode(value any, buf []byte) ([]byte, error) {
+func (e encodeNullableTexts) Encode(value any, buf []byte) ([]byte, error) {
 	texts, _ := value.([]*string)
 	if texts == nil {
 		return nil, nil
@@ -74,7 +77,7 @@ func (encodeNullableTexts) Encode(value any, buf []byte) ([]byte, error) {
 			size += len(*s)
 		}
 	}
-	buf = arrayHeader(buf, len(texts), size, nulls)
+	buf = appendHeader(e.room.grow(buf, headerSize+size), len(texts), nulls)
 	for _, s := range texts {
 		if s == nil {
 			buf = binary.BigEndian.AppendUint32(buf, 0xffffffff)
@@ -85,10 +88,11 @@ func (encodeNullableTexts) Encode(value any, buf []byte) ([]byte, error) {
 	return buf, nil
 }
 
-// arrayHeader begins an array of one dimension, with room for its elements.
-func arrayHeader(buf []byte, n, size int, nulls bool) []byte {
-	const header = 20
-	buf = slices.Grow(buf, header+size)
+// headerSize is the length of what stands before the elements of an array.
+const headerSize = 20
+
+// appendHeader begins an array of one dimension.
+func appendHeader(buf []byte, n int, nulls bool) []byte {
 	flags := uint32(0)
 	if nulls {
 		flags = 1

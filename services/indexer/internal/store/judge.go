@@ -87,7 +87,7 @@ func (s *sim) changedSince(above, p *postRow, below string) bool {
 		named = p.Full.Post.ReplyRoot.CID
 	default:
 		if ref := s.ref(below); ref != nil {
-			named = derive.ParseReference(ref.JSON).ParentCID
+			named = s.c.reference(ref.JSON).ParentCID
 		}
 	}
 	return named != above.CID
@@ -113,7 +113,7 @@ func (s *sim) judgeUp(reply, p *postRow, depth int) (invalid, missing bool) {
 			}
 			return true, false
 		}
-		ref := derive.ParseReference(parent.JSON)
+		ref := s.c.reference(parent.JSON)
 		return astray(p, ref.IsReply, ref.Root), false
 	}
 	t := s.tombOf(p.ReplyParent)
@@ -204,7 +204,7 @@ func (s *sim) judgeRule(rule derive.GateRule, p *postRow, owner string) (allowed
 		if root == nil {
 			return false, "p:" + p.ReplyRoot
 		}
-		return slices.Contains(derive.ParseReference(root.JSON).Mentions, p.Creator), ""
+		return slices.Contains(s.c.reference(root.JSON).Mentions, p.Creator), ""
 	case derive.FollowerRule:
 		return s.fact(derive.Follow, derive.Key(derive.Follow, p.Creator, owner), p.Stamp, "f:")
 	case derive.FollowingRule:

@@ -41,7 +41,8 @@ func newQueries(schema string) queries {
 		chains: `WITH RECURSIVE up AS (
 SELECT p.uri, p."replyParent", 1 AS height FROM {s}.post p WHERE p.uri = ANY($1)
 UNION SELECT p.uri, p."replyParent", up.height + 1 FROM up JOIN {s}.post p ON p.uri = up."replyParent" WHERE up.height < 4)
-` + postSelect + ` FROM (SELECT DISTINCT uri FROM up) u JOIN {s}.post p ON p.uri = u.uri LEFT JOIN {s}.record r ON r.uri = p.uri`,
+` + postSelect + `, a.status, coalesce(a.status_at, ''), coalesce(a.deleted_rev, ''), coalesce(a.deleted_at, '')
+FROM (SELECT DISTINCT uri FROM up) u JOIN {s}.post p ON p.uri = u.uri LEFT JOIN {s}.record r ON r.uri = p.uri LEFT JOIN {o}.account a ON a.did = p.creator COLLATE "C"`,
 		children: `SELECT k FROM unnest($1::text[]) k WHERE EXISTS (SELECT 1 FROM {s}.post p WHERE p."replyParent" = k)
 OR EXISTS (SELECT 1 FROM {o}.tombstone t WHERE t.parent = k AND t.parent <> '')`,
 		dups: `SELECT d.uri, d.cid, d."duplicateOf", d."indexedAt", '', '' FROM {s}.duplicate_record d WHERE d.uri = ANY($1)`,
@@ -125,7 +126,7 @@ func (c *cache) loadPosts(q *queries, b *pgx.Batch) {
 			delete(c.posts.miss, uri)
 		}
 		b.Queue(q.chains, firsts).Query(func(rows pgx.Rows) error {
-			if err := scanAll(rows, c.scanPost); err != nil {
+			if err := scanAll(rows, c.scanAncestor); err != nil {
 				return err
 			}
 			c.endChains(firsts)
@@ -146,11 +147,34 @@ func (c *cache) loadPosts(q *queries, b *pgx.Batch) {
 func (c *cache) scanPost(row pgx.CollectableRow) error {
 	var p postRow
 	var rev string
-	err := row.Scan(&p.URI, &p.CID, &p.Creator, &p.ReplyRoot, &p.ReplyParent, &p.InvalidReplyRoot, &p.ViolatesThreadGate,
-		&p.ViolatesEmbedding, &p.HasThreadGate, &p.HasPostGate, &p.SortAt, &rev)
-	p.Stamp, p.Latest = stamp(rev, p.SortAt), revBase(rev)
-	c.posts.have[p.URI] = &p
+	err := row.Scan(p.targets(&rev)...)
+	c.keepPost(&p, rev)
 	return err
+}
+
+// scanAncestor takes a post with the account of its author, who may be told of
+// a reply.
+func (c *cache) scanAncestor(row pgx.CollectableRow) error {
+	var p postRow
+	var rev string
+	var a accountRow
+	err := row.Scan(append(p.targets(&rev), &a.Status, &a.StatusAt, &a.DeletedRev, &a.DeletedAt)...)
+	c.keepPost(&p, rev)
+	c.accounts.have[p.Creator] = a
+	return err
+}
+
+// targets are where the columns of postSelect go.
+func (p *postRow) targets(rev *string) []any {
+	return []any{
+		&p.URI, &p.CID, &p.Creator, &p.ReplyRoot, &p.ReplyParent, &p.InvalidReplyRoot, &p.ViolatesThreadGate,
+		&p.ViolatesEmbedding, &p.HasThreadGate, &p.HasPostGate, &p.SortAt, rev,
+	}
+}
+
+func (c *cache) keepPost(p *postRow, rev string) {
+	p.Stamp, p.Latest = stamp(rev, p.SortAt), revBase(rev)
+	c.posts.have[p.URI] = p
 }
 
 func loadLate(b *pgx.Batch, sql string, l *lookup[[]lateRow]) {

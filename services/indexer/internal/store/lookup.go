@@ -11,8 +11,9 @@ type lookup[V any] struct {
 	miss   map[string]struct{}
 }
 
-func newLookup[V any]() lookup[V] {
-	return lookup[V]{have: map[string]V{}, loaded: map[string]struct{}{}, miss: map[string]struct{}{}}
+// newLookup makes one with room for some missing keys.
+func newLookup[V any](size int) lookup[V] {
+	return lookup[V]{have: map[string]V{}, loaded: map[string]struct{}{}, miss: make(map[string]struct{}, size)}
 }
 
 func (l *lookup[V]) get(key string) (V, bool) {

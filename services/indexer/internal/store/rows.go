@@ -42,6 +42,8 @@ type edgeRow struct {
 	Row                  derive.EdgeRow
 	CreatedAt, IndexedAt string
 	Rev                  string
+
+	joined string // of key
 }
 
 func (e *edgeRow) sortAt() string { return min(e.CreatedAt, e.IndexedAt) }
@@ -54,7 +56,15 @@ func (e *edgeRow) before(o *edgeRow) bool {
 	return a < b || a == b && e.URI < o.URI
 }
 
+// key is joined once: every change asks for it many times.
 func (e *edgeRow) key() string {
+	if e.joined == "" {
+		e.joined = e.join()
+	}
+	return e.joined
+}
+
+func (e *edgeRow) join() string {
 	if e.Kind == derive.ListItem {
 		return derive.Key(e.Kind, e.Row.List, e.Row.Subject)
 	}

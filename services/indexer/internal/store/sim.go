@@ -56,32 +56,65 @@ type sim struct {
 	settled map[string]struct{}
 }
 
-func newSim(c *cache) *sim {
+// newSim makes one with room for the changes of some records.
+func newSim(c *cache, size int) *sim {
 	return &sim{
-		c: c, recs: map[string]*recRow{}, tombs: map[string]tombRow{}, posts: map[string]*postRow{},
-		edges: map[string]*edgeRow{}, keys: map[derive.Kind]map[string]*edgeRow{}, dups: map[string]*dupRow{},
-		rows: map[derive.Kind]map[string]*derive.Record{}, feeds: map[string]*feedRow{}, quotes: map[string]*quoteRow{},
-		opThread: map[string]*opThreadRow{}, notifs: map[string][]notifRow{}, deltas: map[countKey]int{},
+		c: c, recs: make(map[string]*recRow, size), tombs: map[string]tombRow{}, posts: map[string]*postRow{},
+		edges: make(map[string]*edgeRow, size), keys: map[derive.Kind]map[string]*edgeRow{}, dups: map[string]*dupRow{},
+		rows: map[derive.Kind]map[string]*derive.Record{}, feeds: make(map[string]*feedRow, size), quotes: map[string]*quoteRow{},
+		opThread: map[string]*opThreadRow{}, notifs: make(map[string][]notifRow, size), deltas: make(map[countKey]int, 2*size),
 		rechecks: map[recheckRow]struct{}{}, waits: map[[2]string]struct{}{}, waiters: map[string]struct{}{},
-		actors: map[string]*actorRow{}, checks: map[[2]string]Seen{}, syncs: map[string]syncRow{}, accounts: map[string]accountRow{}, settled: map[string]struct{}{},
+		actors: map[string]*actorRow{}, checks: map[[2]string]Seen{}, syncs: make(map[string]syncRow, size), accounts: map[string]accountRow{}, settled: map[string]struct{}{},
 		parents: map[string]struct{}{},
 	}
+}
+
+// reset forgets the changes and keeps the room of the maps for the next run.
+func (s *sim) reset() {
+	for _, m := range s.keys {
+		clear(m)
+	}
+	for _, m := range s.rows {
+		clear(m)
+	}
+	s.again = false
+	clear(s.recs)
+	clear(s.tombs)
+	clear(s.posts)
+	clear(s.edges)
+	clear(s.dups)
+	clear(s.feeds)
+	clear(s.quotes)
+	clear(s.opThread)
+	clear(s.notifs)
+	clear(s.deltas)
+	clear(s.rechecks)
+	clear(s.waits)
+	clear(s.waiters)
+	clear(s.actors)
+	clear(s.checks)
+	clear(s.syncs)
+	clear(s.accounts)
+	clear(s.parents)
+	clear(s.settled)
 }
 
 // expect asks for what the changes will need once the first reads are there, so
 // that it comes with them.
 func (s *sim) expect(items []*item) {
 	for _, it := range items {
-		if it.err != nil || it.ev.Type != event.Delete {
-			continue
-		}
 		switch {
+		case it.err != nil:
+		case it.rec != nil && it.rec.Post != nil && it.rec.Post.ReplyParent != nil:
+			s.ancestor(it.rec.Post.ReplyParent.URI)
+		case it.ev.Type != event.Delete:
 		case it.kind == derive.Post:
 			s.c.posts.get(it.uri)
 			s.c.quotes.get(it.uri)
 			s.c.notifs.get(it.uri)
 		case it.kind.Edge():
 			s.c.edges[it.kind].byURI.get(it.uri)
+			s.c.dups.get(it.uri)
 			s.c.dupsOf.get(it.uri)
 			s.c.notifs.get(it.uri)
 		}

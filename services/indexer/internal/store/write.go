@@ -124,20 +124,8 @@ func rowsOf[R any](columns []column[R], rows []R) []any {
 	return args
 }
 
-// texts is one column: plain strings where no value is NULL.
-func texts[R any](rows []R, of func(R) *string) any {
-	plain := make([]string, len(rows))
-	for i, r := range rows {
-		v := of(r)
-		if v == nil {
-			return nullableTexts(rows, of)
-		}
-		plain[i] = *v
-	}
-	return plain
-}
-
-func nullableTexts[R any](rows []R, of func(R) *string) []*string {
+// texts is one column.
+func texts[R any](rows []R, of func(R) *string) []*string {
 	out := make([]*string, len(rows))
 	for i, r := range rows {
 		out[i] = of(r)
@@ -167,7 +155,7 @@ func (t *table) add(values ...*string) {
 func (t *table) args() []any {
 	args := make([]any, len(t.columns))
 	for i, c := range t.columns {
-		args[i] = texts(c, func(s *string) *string { return s })
+		args[i] = c
 	}
 	return args
 }
