@@ -19,7 +19,8 @@ const recheckSize = 200
 // Recheck judges posts again whose surroundings have changed: older records
 // that arrived later, or beside them. A row is taken once every transaction
 // that ran beside the one that wrote it has ended. It returns how many rows it
-// finished. Several callers share the work. When some rows fail together, they
+// finished, and ends when it finds few: those that come meanwhile are for the
+// next call. Several callers share the work. When some rows fail together, they
 // are tried one by one, and those that fail alone are put off.
 func (s *Store) Recheck(ctx context.Context) (int, error) {
 	total, single := 0, 0
@@ -34,10 +35,11 @@ func (s *Store) Recheck(ctx context.Context) (int, error) {
 			return total, fmt.Errorf("recheck: %w", err)
 		}
 		switch {
-		case cause == nil && done == 0:
-			return total, nil
 		case cause == nil:
 			s.metrics.rechecked.Add(float64(done))
+			if done < size {
+				return total, nil
+			}
 		case ctx.Err() != nil || fault.ClassOf(cause) == fault.Fatal:
 			return total, fmt.Errorf("recheck: %w", cause)
 		case len(failed) > 1:

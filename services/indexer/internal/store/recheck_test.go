@@ -179,3 +179,27 @@ func TestRecheckMeetsWhatItWaitsFor(t *testing.T) {
 	require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.post WHERE "invalidReplyRoot" OR "violatesThreadGate"`))
 	noDrift(t, st)
 }
+
+// A round of judging again comes to an end although more is found to judge all
+// the time.
+func TestRecheckEnds(t *testing.T) {
+	t.Parallel()
+	st, pool, schema := newStore(t)
+	m := newMaker()
+	root := m.post(1, nil, nil)
+	require.NoError(t, applyOne(st, m.post(2, root, m.post(3, root, root))))
+	settle(t, st)
+	own := store.OwnSchema(schema)
+	_, err := pool.Exec(context.Background(), fmt.Sprintf(`CREATE FUNCTION %[1]s.again() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN INSERT INTO %[2]s.recheck (uri, what, rev) VALUES (OLD.uri, OLD.what, OLD.rev); RETURN NULL; END $$;
+CREATE TRIGGER again AFTER DELETE ON %[2]s.recheck FOR EACH ROW EXECUTE FUNCTION %[1]s.again();
+INSERT INTO %[2]s.recheck (uri, what, rev) VALUES ('%[3]s', 1, '')`, schema, own, root.URI()))
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	require.Eventually(t, func() bool {
+		n, err := st.Recheck(ctx)
+		require.NoError(t, err)
+		return n == 1
+	}, time.Minute, time.Millisecond)
+}
