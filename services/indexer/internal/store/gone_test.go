@@ -3,6 +3,7 @@ package store_test
 import (
 	"encoding/json"
 	"strings"
+	"testing"
 
 	"sluice/pkg/event"
 	"sluice/services/indexer/internal/derive"
@@ -17,6 +18,7 @@ type gone struct {
 	quoted   map[string]bool // posts whose post gate was changed or deleted
 	edited   map[string]bool // posts that were changed, or made again
 	repeated map[string]bool // records written again with the same content
+	closed   map[string]bool // accounts that were deleted
 	moved    map[string]bool // records of a kind that is unique by a key that were changed and have a rival, or were made again
 	parents  map[string]bool // posts with replies in such threads
 	muted    map[string]bool // replies in threads that somebody has muted
@@ -25,16 +27,25 @@ type gone struct {
 
 type postRefs struct{ root, parent, quote string }
 
-func goneOf(all []*scenario) *gone {
+func goneOf(t *testing.T, all []*scenario) *gone {
+	t.Helper()
 	g := &gone{
 		rivals: map[string]bool{}, revoked: map[string]bool{}, threads: map[string]bool{}, quoted: map[string]bool{},
-		edited: map[string]bool{}, repeated: map[string]bool{}, muted: map[string]bool{}, moved: map[string]bool{}, parents: map[string]bool{}, posts: map[string]postRefs{},
+		edited: map[string]bool{}, repeated: map[string]bool{}, muted: map[string]bool{}, closed: map[string]bool{}, moved: map[string]bool{}, parents: map[string]bool{}, posts: map[string]postRefs{},
 	}
 	writes, changes := map[string]int{}, map[string]int{}
 	keys := map[string]map[string]bool{}
 	cids := map[string]string{}
 	for _, s := range all {
 		for _, e := range s.events {
+			if deletes(t, s, e) {
+				g.closed[e.DID] = true
+				for uri := range writes {
+					if derive.HostOf(uri) == e.DID {
+						changes[uri]++
+					}
+				}
+			}
 			if e.Collection == "" {
 				continue
 			}
@@ -183,8 +194,8 @@ func (g *gone) why(table, column string, row map[string]any) string {
 		return "post.violatesEmbeddingRules of a quote whose gate is gone"
 	case table == "post_agg" && column == "replyCount" && g.parents[uri]:
 		return "post_agg.replyCount in a thread whose gate is gone"
-	case table == "op_thread_reply" && column == "deletedAt" && g.edited[uri]:
-		return "op_thread_reply.deletedAt of a post that was changed"
+	case table == "op_thread_reply" && column == "deletedAt" && (g.edited[uri] || g.closed[derive.HostOf(uri)]):
+		return "op_thread_reply.deletedAt of a post that was changed, or whose account was deleted"
 	case table == "post" && (column == "hasThreadGate" || column == "hasPostGate") && g.edited[uri]:
 		return "post." + column + " of a post that was changed"
 	case keyed[table] && g.moved[uri]:

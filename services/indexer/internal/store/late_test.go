@@ -153,3 +153,37 @@ func TestPostGateAfterItsPost(t *testing.T) {
 		})
 	}
 }
+
+// A post that comes after the deletion of its account leaves what it would have
+// left: its place in its own thread, and no quotes of it that are older than the
+// deletion. So does a second copy.
+func TestPostAfterItsAccount(t *testing.T) {
+	t.Parallel()
+	m := newMaker()
+	root := m.post(1, nil, nil)
+	reply := m.post(1, root, root)
+	quote := m.create(2, "app.bsky.feed.post", "", fmt.Sprintf(`,"text":"t","embed":{"$type":"app.bsky.embed.record","record":{"uri":%q,"cid":%q}}`, reply.URI(), reply.CID))
+	closed := m.post(1, nil, nil).Time
+	for name, order := range map[string][]*event.Event{
+		"in order":       {root, reply, quote, nil},
+		"account first":  {nil, quote, root, reply, reply},
+		"quote, account": {quote, nil, reply, root, reply},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			st, pool, schema := newStore(t)
+			for _, e := range order {
+				if e == nil {
+					require.NoError(t, st.DeleteAccount(context.Background(), did(1), closed))
+				} else {
+					require.NoError(t, applyOne(st, e))
+				}
+				settle(t, st)
+			}
+			require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.op_thread_reply WHERE uri = $1 AND "deletedAt" IS NULL`, reply.URI()))
+			require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.quote`))
+			require.Zero(t, count(t, pool, schema, `SELECT "quoteCount" FROM {s}.post_agg WHERE uri = $1`, reply.URI()))
+			require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.post WHERE creator = $1`, did(1)))
+		})
+	}
+}

@@ -1,29 +1,34 @@
 package store_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/pkg/event"
 )
 
 // inventor makes up histories that applications do not write: keys of records
-// are used again, likes are changed to other posts, gates come and go.
+// are used again, likes are changed to other posts, gates come and go, accounts
+// are deleted and come back.
 type inventor struct {
 	*maker
 	r     *rand.Rand
 	alive []*event.Event // the newest version of each record that is there
 	past  []*event.Event // versions that are gone
 	out   []*event.Event
+	left  map[string]bool   // accounts that are deleted
+	hosts []json.RawMessage // when they were, and when they were not any more
 }
 
 const accounts = 6
 
 // invent makes a history of some steps.
 func invent(seed uint64, steps int) *scenario {
-	v := &inventor{maker: newMaker(), r: rand.New(rand.NewPCG(seed, 7))}
+	v := &inventor{maker: newMaker(), r: rand.New(rand.NewPCG(seed, 7)), left: map[string]bool{}}
 	for range steps {
 		v.step()
 	}
@@ -31,7 +36,7 @@ func invent(seed uint64, steps int) *scenario {
 	for n := range accounts {
 		ids[did(n)] = identity{Handle: new(fmt.Sprintf("a%d.test", n)), PDS: new("https://pds.test"), Resolves: true}
 	}
-	return &scenario{name: fmt.Sprint("made up ", seed), events: v.out, identities: identities{Identities: ids}}
+	return &scenario{name: fmt.Sprint("made up ", seed), events: v.out, identities: identities{Identities: ids, Changes: v.hosts}}
 }
 
 func (v *inventor) step() {
@@ -42,8 +47,32 @@ func (v *inventor) step() {
 		v.rewrite(v.r.IntN(len(v.alive)))
 	case n < 30 && len(v.past) > 0:
 		v.again(v.past[v.r.IntN(len(v.past))])
+	case n == 99:
+		v.leaveOrReturn(did(v.r.IntN(accounts)))
 	default:
 		v.add(v.make(v.r.IntN(accounts), v.kind(), ""))
+	}
+}
+
+// leaveOrReturn deletes an account, or brings it back, empty.
+func (v *inventor) leaveOrReturn(id string) {
+	v.n++
+	v.now = v.now.Add(time.Second)
+	e := &event.Event{Type: event.Account, Seq: int64(v.n), DID: id, Time: v.now.Format("2006-01-02T15:04:05.000Z"), Active: v.left[id]}
+	if !e.Active {
+		e.Status = "deleted"
+	}
+	v.out = append(v.out, e)
+	v.hosts = append(v.hosts, json.RawMessage(fmt.Sprintf(`{"seq":%d,"did":%q,"hosted":%v}`, v.n, id, e.Active)))
+	v.left[id] = !e.Active
+	there := v.alive
+	v.alive = nil
+	for _, a := range there {
+		if a.DID == id {
+			v.past = append(v.past, a)
+		} else {
+			v.alive = append(v.alive, a)
+		}
 	}
 }
 
@@ -53,7 +82,7 @@ func (v *inventor) kind() string {
 }
 
 func (v *inventor) add(e *event.Event) {
-	if e == nil {
+	if e == nil || v.left[e.DID] {
 		return
 	}
 	for i, a := range v.alive {
@@ -236,7 +265,7 @@ func TestMadeUpHistories(t *testing.T) {
 			lookUpHandles(t, st, s)
 			settle(t, st)
 			noDrift(t, st)
-			g := goneOf([]*scenario{s})
+			g := goneOf(t, []*scenario{s})
 			for _, table := range tables {
 				missing, extra := diff(want[table], rowsOf(t, pool, schema, table))
 				if bad := g.explain(table, missing, extra, counts); len(bad) > 0 {

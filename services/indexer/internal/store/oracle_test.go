@@ -256,10 +256,16 @@ func applyInOrder(t *testing.T, st *store.Store, s *scenario, size int) []store.
 	return results
 }
 
+// deletes says whether an event deletes its account.
+func deletes(t *testing.T, s *scenario, e *event.Event) bool {
+	t.Helper()
+	return e.Type == event.Account && !e.Active && e.Status == "deleted" && !s.hosted(t, e)
+}
+
 func deleteAccounts(t *testing.T, st *store.Store, s *scenario, events []*event.Event) {
 	t.Helper()
 	for _, e := range events {
-		if e.Type == event.Account && !e.Active && e.Status == "deleted" && !s.hosted(t, e) {
+		if deletes(t, s, e) {
 			require.NoError(t, st.DeleteAccount(context.Background(), e.DID, e.Time))
 		}
 	}

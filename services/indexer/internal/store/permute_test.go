@@ -129,7 +129,7 @@ func TestAnyOrder(t *testing.T) {
 			lookUpHandles(t, st, s)
 		}
 		settle(t, st)
-		g := goneOf(some)
+		g := goneOf(t, some)
 		for _, table := range some[0].tables(t) {
 			var want []map[string]any
 			have := rowsOf(t, pool, schema, table)

@@ -15,7 +15,7 @@ func (s *sim) putOlder(it *item, cur *recRow) {
 		s.firstProfile(it, cur)
 	case replaced && it.kind == derive.Post:
 		s.touchPost(it.rec)
-		s.buryOpReply(it.rec, cur.IndexedAt)
+		s.buryOpReply(it.rec, &cur.IndexedAt)
 	case replaced && it.kind.Edge():
 		e := newEdge(it.rec, it.rev)
 		s.buryEdge(e)
@@ -59,24 +59,37 @@ func (s *sim) firstEdge(e *edgeRow, notify bool) {
 // putDead meets a version that was deleted before it arrived.
 func (s *sim) putDead(it *item, tomb tombRow) {
 	r := it.rec
-	own := s.tomb(it.uri)
+	account := s.account(r.DID).DeletedRev
 	switch {
 	case r.Kind == derive.Post:
 		s.touchPost(r)
-		if own.Rev == tomb.Rev {
-			s.buryOpReply(r, own.At)
-		}
-		if !own.Was {
-			p := newPost(r, it.rev)
-			s.tombs[it.uri] = tomb.bury(p)
-			s.parents[p.ReplyParent] = struct{}{}
-			s.turned(it.uri)
-		}
+		s.putDeadPost(it, tomb, tomb.Rev == account)
 	case r.Kind.Edge():
 		s.buryEdge(newEdge(r, it.rev))
 	}
-	if s.account(r.DID).DeletedRev < revBase(it.rev) {
+	if account < revBase(it.rev) {
 		s.putOlder(it, nil)
+	}
+}
+
+// putDeadPost: a post that went with its account keeps its place in its thread,
+// as it does when it comes in time.
+func (s *sim) putDeadPost(it *item, tomb tombRow, byAccount bool) {
+	own := s.tomb(it.uri)
+	var at *string
+	if own.Rev >= revBase(it.rev) && (!byAccount || own.Rev != tomb.Rev) {
+		at = &own.At
+	}
+	s.buryOpReply(it.rec, at)
+	if own.Was {
+		return
+	}
+	p := newPost(it.rec, it.rev)
+	s.tombs[it.uri] = tomb.bury(p)
+	s.parents[p.ReplyParent] = struct{}{}
+	s.turned(it.uri)
+	if byAccount {
+		s.recheck(it.uri, recheckGone, tomb.Rev)
 	}
 }
 
@@ -94,7 +107,7 @@ func (s *sim) touchPost(r *derive.Record) {
 
 // buryOpReply keeps the place of a reply in its author's thread although the
 // reply came after its deletion, or after it had left the thread.
-func (s *sim) buryOpReply(r *derive.Record, at string) {
+func (s *sim) buryOpReply(r *derive.Record, at *string) {
 	if r.Post.ReplyRoot == nil || derive.HostOf(r.Post.ReplyRoot.URI) != r.DID {
 		return
 	}
@@ -106,7 +119,7 @@ func (s *sim) buryOpReply(r *derive.Record, at string) {
 	if _, ok := s.c.opThread.get(key); ok {
 		return
 	}
-	s.opThread[key] = &opThreadRow{Root: root, Parent: r.Post.ReplyParent.URI, URI: r.URI, DeletedAt: &at}
+	s.opThread[key] = &opThreadRow{Root: root, Parent: r.Post.ReplyParent.URI, URI: r.URI, DeletedAt: at}
 }
 
 // buryEdge leaves what a record that came after its deletion leaves.
