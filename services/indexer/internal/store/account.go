@@ -163,7 +163,7 @@ func (s *sim) sweep(cur *recRow, tomb, at string) {
 // notifications by and for it, some in one transaction, then its actor.
 func (s *Store) forgetAccount(ctx context.Context, did, rev, at string) error {
 	for _, column := range []string{"author", "did"} {
-		if err := s.forgetNotifications(ctx, column, did, rev); err != nil {
+		if err := s.forgetNotifications(ctx, column, did, rev, at); err != nil {
 			return err
 		}
 	}
@@ -181,14 +181,15 @@ AND NOT EXISTS (SELECT 1 FROM {s}.actor_sync y WHERE y.did = a.did AND y."repoRe
 }
 
 // forgetNotifications deletes the notifications that name an account in a
-// column, but for those of records that are younger than its deletion.
-func (s *Store) forgetNotifications(ctx context.Context, column, did, rev string) error {
+// column, but for those of versions that are younger than its deletion.
+func (s *Store) forgetNotifications(ctx context.Context, column, did, rev, at string) error {
 	list := s.q.names.Replace(`SELECT n.id FROM {s}.notification n WHERE n.` + column + ` = $1 AND NOT EXISTS
-(SELECT 1 FROM {s}.record r WHERE r.uri = n."recordUri" AND rtrim(r.rev, '~|') COLLATE "C" > $2) LIMIT $3`)
+(SELECT 1 FROM {s}.record r WHERE r.uri = n."recordUri" AND rtrim(r.rev, '~|') COLLATE "C" > $2
+AND (r.cid = n."recordCid" OR n."sortAt" COLLATE "C" > $3)) LIMIT $4`)
 	for {
 		var listed []int64
 		err := s.retry(ctx, func(ctx context.Context) error {
-			rows, err := s.pool.Query(ctx, list, did, rev, listSize)
+			rows, err := s.pool.Query(ctx, list, did, rev, at, listSize)
 			if err != nil {
 				return err
 			}

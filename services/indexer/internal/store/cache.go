@@ -20,8 +20,8 @@ type cache struct {
 	dupsOf   lookup[[]*dupRow] // by the uri that holds the key
 	notifs   lookup[[]notifRow]
 	waits    lookup[[]string]  // by key: uris that wait for it
-	lateReps lookup[[]lateRow] // by root and place in time: what may be younger
-	lateQuos lookup[[]lateRow] // by quoted post and place in time
+	lateReps lookup[[]lateRow] // by root
+	lateQuos lookup[[]lateRow] // by quoted post
 	opThread lookup[[]opThreadRow]
 	quotes   lookup[*quoteRow] // by uri
 	actors   lookup[*actorRow] // by DID

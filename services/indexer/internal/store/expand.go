@@ -20,11 +20,10 @@ INSERT INTO {o}.recheck (uri, what, rev) SELECT DISTINCT d.uri, $3::smallint, d.
 JOIN {s}.feed_item f ON f."postUri" = u.uri AND f.uri <> u.uri`
 	expandQuotes = `INSERT INTO {o}.recheck (uri, what, rev) SELECT q.uri, $3::smallint, u.rev FROM unnest($1::text[], $2::text[]) u(uri, rev)
 JOIN {s}.quote q ON q.subject = u.uri AND q.uri <> u.uri`
-	// older lists the rows of a table with their place in time, and the deletions
+	// older lists the rows of a table with their place in time, and the deletion
 	// of what they are about: since the row was found it may be about another post.
-	older = `SELECT f.uri, f.%[2]s, coalesce(r.rev, ''), f."sortAt", coalesce(t.rev, ''), coalesce(a.deleted_rev, '') FROM {s}.%[1]s f
-LEFT JOIN {s}.record r ON r.uri = f.uri LEFT JOIN {o}.tombstone t ON t.uri = f.%[2]s COLLATE "C"
-LEFT JOIN {o}.account a ON a.did = split_part(f.%[2]s, '/', 3) COLLATE "C" WHERE f.uri = ANY($1)`
+	older = `SELECT f.uri, f.%[2]s, coalesce(r.rev, ''), f."sortAt", t.rev FROM {s}.%[1]s f
+LEFT JOIN {s}.record r ON r.uri = f.uri JOIN {o}.tombstone t ON t.uri = f.%[2]s COLLATE "C" WHERE f.uri = ANY($1)`
 )
 
 // pairs are uris, each with a revision or another uri, as two arrays.
@@ -82,9 +81,9 @@ func (s *Store) findOlder(b *pgx.Batch, table, column string, uris []string, int
 	}
 	b.Queue(s.q.names.Replace(fmt.Sprintf(older, table, column)), uris).Query(func(rows pgx.Rows) error {
 		return scanAll(rows, func(row pgx.CollectableRow) error {
-			var uri, post, rev, sortAt, deleted, account string
-			err := row.Scan(&uri, &post, &rev, &sortAt, &deleted, &account)
-			if stamp(rev, sortAt) < max(strings.TrimSuffix(deleted, markReplaced), account) {
+			var uri, post, rev, sortAt, deleted string
+			err := row.Scan(&uri, &post, &rev, &sortAt, &deleted)
+			if stamp(rev, sortAt) < strings.TrimSuffix(deleted, markReplaced) {
 				into.add(uri, post)
 			}
 			return err

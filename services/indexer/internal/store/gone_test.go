@@ -21,6 +21,7 @@ type gone struct {
 	closed   map[string]bool // accounts that were deleted
 	moved    map[string]bool // records of a kind that is unique by a key that were changed and have a rival, or were made again
 	parents  map[string]bool // posts with replies in such threads
+	before   map[string]bool // posts that were deleted before their account was
 	muted    map[string]bool // replies in threads that somebody has muted
 	posts    map[string]postRefs
 }
@@ -31,7 +32,7 @@ func goneOf(t *testing.T, all []*scenario) *gone {
 	t.Helper()
 	g := &gone{
 		rivals: map[string]bool{}, revoked: map[string]bool{}, threads: map[string]bool{}, quoted: map[string]bool{},
-		edited: map[string]bool{}, repeated: map[string]bool{}, muted: map[string]bool{}, closed: map[string]bool{}, moved: map[string]bool{}, parents: map[string]bool{}, posts: map[string]postRefs{},
+		edited: map[string]bool{}, repeated: map[string]bool{}, muted: map[string]bool{}, closed: map[string]bool{}, moved: map[string]bool{}, parents: map[string]bool{}, before: map[string]bool{}, posts: map[string]postRefs{},
 	}
 	writes, changes := map[string]int{}, map[string]int{}
 	keys := map[string]map[string]bool{}
@@ -111,6 +112,7 @@ func (g *gone) close(all []*scenario, writes, changes map[string]int, keys map[s
 		if changes[uri] > 0 && writes[uri] > 1 {
 			g.edited[uri] = true
 		}
+		g.before[uri] = changes[uri] > 1 && g.closed[derive.HostOf(uri)]
 		if refs.root != "" && (changes[derive.GateURI(refs.root, derive.ThreadGate)] > 0 || changes[refs.root] > 0 && writes[refs.root] > 1) {
 			g.threads[refs.root] = true
 		}
@@ -198,6 +200,8 @@ func (g *gone) why(table, column string, row map[string]any) string {
 		return "op_thread_reply.deletedAt of a post that was changed, or whose account was deleted"
 	case table == "post" && (column == "hasThreadGate" || column == "hasPostGate") && g.edited[uri]:
 		return "post." + column + " of a post that was changed"
+	case (table == "quote" && g.before[str("subject")]) || (table == "feed_item" && g.before[str("postUri")]) || (table == "post_agg" && column == "quoteCount" && g.before[uri]):
+		return table + " about a post that was deleted before its account"
 	case keyed[table] && g.moved[uri]:
 		return "record with a key that was changed, or its rival"
 	default:

@@ -100,5 +100,7 @@ AND not_before <= now() ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED`), size, end
 			return err
 		})
 	})
-	return read(ctx, conn, b)
+	err = read(ctx, conn, b)
+	t.found = len(t.ids)
+	return err
 }

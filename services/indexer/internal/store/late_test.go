@@ -154,6 +154,32 @@ func TestPostGateAfterItsPost(t *testing.T) {
 	}
 }
 
+// A notification goes with the account that it is for, although the record that
+// it is about has been changed after that.
+func TestNotificationOfAnAccountBefore(t *testing.T) {
+	t.Parallel()
+	m := newMaker()
+	follow := m.create(3, "app.bsky.graph.follow", "", fmt.Sprintf(`,"subject":%q`, did(1)))
+	closed := m.post(1, nil, nil).Time
+	change := m.changed(3, follow, fmt.Sprintf(`,"subject":%q`, did(2)))
+	for name, order := range map[string][]*event.Event{"in order": {follow, nil, change}, "account last": {follow, change, nil}, "change first": {change, nil, follow}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			st, pool, schema := newStore(t)
+			for _, e := range order {
+				if e == nil {
+					require.NoError(t, st.DeleteAccount(context.Background(), did(1), closed))
+				} else {
+					require.NoError(t, applyOne(st, e))
+				}
+			}
+			settle(t, st)
+			require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.notification`))
+			require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.follow WHERE "subjectDid" = $1`, did(2)))
+		})
+	}
+}
+
 // A post that comes after the deletion of its account leaves what it would have
 // left: its place in its own thread, and no quotes of it that are older than the
 // deletion. So does a second copy.

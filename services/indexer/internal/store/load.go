@@ -25,10 +25,6 @@ p."violatesThreadGate", p."violatesEmbeddingRules", p."hasThreadGate", p."hasPos
 const repliesBelow = `SELECT p.uri, false AS gone FROM {s}.post p WHERE p."replyParent" = down.uri
 UNION ALL SELECT t.uri COLLATE "default", true FROM {o}.tombstone t WHERE t.parent = down.uri AND t.parent <> ''`
 
-// younger leaves out what is older than a place in time for certain: a revision
-// with a mark is an upper bound.
-const younger = `coalesce(r.rev COLLATE "C", '~') > `
-
 func newQueries(schema string) queries {
 	n := schemaNames(schema)
 	q := queries{
@@ -51,16 +47,15 @@ JOIN {s}.record r ON r.uri = d.uri WHERE d."duplicateOf" = ANY($1)`,
 		notifs: `SELECT id, did, "recordUri", "recordCid", author, reason, coalesce("reasonSubject", ''), "sortAt" FROM {s}.notification WHERE "recordUri" = ANY($1)`,
 		waits:  `SELECT key, uri FROM {o}.waiting WHERE key = ANY($1)`,
 		lateReplies: `WITH RECURSIVE down AS (
-SELECT k.root, k.at, k.root AS uri FROM unnest($1::text[], $2::text[]) k(root, at)
-UNION SELECT down.root, down.at, below.uri FROM down CROSS JOIN LATERAL (` + repliesBelow + `) below)
-SELECT d.root, d.at, p.uri, coalesce(r.rev, ''), p."sortAt" FROM down d JOIN {s}.post p ON p.uri = d.uri AND p."replyRoot" = d.root
-LEFT JOIN {s}.record r ON r.uri = p.uri WHERE ` + younger + `d.at`,
-		lateQuotes: `SELECT q.subject, k.at, q.uri, coalesce(r.rev, ''), q."sortAt" FROM unnest($1::text[], $2::text[]) k(subject, at)
-JOIN {s}.quote q ON q.subject = k.subject LEFT JOIN {s}.record r ON r.uri = q.uri WHERE ` + younger + `k.at`,
-		opThread: `SELECT "rootUri", "parentUri", uri, "deletedAt" FROM {s}.op_thread_reply WHERE ("rootUri", uri) IN (SELECT * FROM unnest($1::text[], $2::text[]))`,
-		quotes:   `SELECT uri, subject FROM {s}.quote WHERE uri = ANY($1)`,
-		actors:   `SELECT did, handle, "indexedAt", "upstreamStatus" FROM {s}.actor WHERE did = ANY($1)`,
-		writes:   newWrites(n),
+SELECT k AS root, k AS uri FROM unnest($1::text[]) k
+UNION SELECT down.root, below.uri FROM down CROSS JOIN LATERAL (` + repliesBelow + `) below)
+SELECT d.root, p.uri, coalesce(r.rev, ''), p."sortAt" FROM down d JOIN {s}.post p ON p.uri = d.uri AND p."replyRoot" = d.root
+LEFT JOIN {s}.record r ON r.uri = p.uri`,
+		lateQuotes: `SELECT q.subject, q.uri, coalesce(r.rev, ''), q."sortAt" FROM {s}.quote q LEFT JOIN {s}.record r ON r.uri = q.uri WHERE q.subject = ANY($1)`,
+		opThread:   `SELECT "rootUri", "parentUri", uri, "deletedAt" FROM {s}.op_thread_reply WHERE ("rootUri", uri) IN (SELECT * FROM unnest($1::text[], $2::text[]))`,
+		quotes:     `SELECT uri, subject FROM {s}.quote WHERE uri = ANY($1)`,
+		actors:     `SELECT did, handle, "indexedAt", "upstreamStatus" FROM {s}.actor WHERE did = ANY($1)`,
+		writes:     newWrites(n),
 	}
 	for _, p := range []*string{
 		&q.recs, &q.refs, &q.tombs, &q.accounts, &q.posts, &q.chains, &q.children, &q.dups, &q.dupsOf, &q.notifs, &q.waits,
@@ -140,8 +135,8 @@ func (c *cache) loadPosts(q *queries, b *pgx.Batch) {
 		c.children.have[uri] = struct{}{}
 		return err
 	})
-	loadLate(b, q.lateReplies, &c.lateReps)
-	loadLate(b, q.lateQuotes, &c.lateQuos)
+	loadRows(b, q.lateReplies, c.lateReps.take(), func(row pgx.CollectableRow) error { return scanLate(row, &c.lateReps) })
+	loadRows(b, q.lateQuotes, c.lateQuos.take(), func(row pgx.CollectableRow) error { return scanLate(row, &c.lateQuos) })
 }
 
 func (c *cache) scanPost(row pgx.CollectableRow) error {
@@ -177,21 +172,11 @@ func (c *cache) keepPost(p *postRow, rev string) {
 	c.posts.have[p.URI] = p
 }
 
-func loadLate(b *pgx.Batch, sql string, l *lookup[[]lateRow]) {
-	keys := l.take()
-	if len(keys) == 0 {
-		return
-	}
-	posts, ats := splitKeys(keys)
-	b.Queue(sql, posts, ats).Query(func(rows pgx.Rows) error {
-		return scanAll(rows, func(row pgx.CollectableRow) error {
-			var post, at, uri, rev, sortAt string
-			err := row.Scan(&post, &at, &uri, &rev, &sortAt)
-			key := post + " " + at
-			l.have[key] = append(l.have[key], lateRow{URI: uri, Stamp: stamp(rev, sortAt)})
-			return err
-		})
-	})
+func scanLate(row pgx.CollectableRow, l *lookup[[]lateRow]) error {
+	var subject, uri, rev, sortAt string
+	err := row.Scan(&subject, &uri, &rev, &sortAt)
+	l.have[subject] = append(l.have[subject], lateRow{URI: uri, Stamp: stamp(rev, sortAt)})
+	return err
 }
 
 func (c *cache) loadEdges(q *queries, b *pgx.Batch) {

@@ -29,7 +29,7 @@ func (s *Store) Recheck(ctx context.Context) (int, error) {
 		if single > 0 {
 			size, single = 1, single-1
 		}
-		done, failed, cause, err := s.recheckStep(ctx, size)
+		done, found, failed, cause, err := s.recheckStep(ctx, size)
 		total += done
 		if err != nil {
 			return total, fmt.Errorf("recheck: %w", err)
@@ -37,7 +37,7 @@ func (s *Store) Recheck(ctx context.Context) (int, error) {
 		switch {
 		case cause == nil:
 			s.metrics.rechecked.Add(float64(done))
-			if done < size {
+			if found < size {
 				return total, nil
 			}
 		case ctx.Err() != nil || fault.ClassOf(cause) == fault.Fatal:
@@ -52,12 +52,13 @@ func (s *Store) Recheck(ctx context.Context) (int, error) {
 	}
 }
 
-// recheckStep runs one transaction. cause is why the rows failed that it took,
+// recheckStep runs one transaction. It finishes as many rows as it finds, but
+// for those that others work beside. cause is why the rows failed that it took,
 // err why it could take none.
-func (s *Store) recheckStep(ctx context.Context, size int) (done int, failed []int64, cause, err error) {
+func (s *Store) recheckStep(ctx context.Context, size int) (done, found int, failed []int64, cause, err error) {
 	err = s.retry(ctx, func(ctx context.Context) error {
 		t, err := s.recheckSome(ctx, size)
-		done, failed, cause = 0, nil, nil
+		done, found, failed, cause = 0, t.found, nil, nil
 		if err == nil {
 			done = len(t.ids)
 			return nil
@@ -71,7 +72,7 @@ func (s *Store) recheckStep(ctx context.Context, size int) (done int, failed []i
 		}
 		return err
 	})
-	return done, failed, cause, err
+	return done, found, failed, cause, err
 }
 
 // putOff lets a row wait, twice as long each time, for an hour at most.
@@ -97,8 +98,10 @@ not_before = now() + least(interval '1 second' * power(2, least(attempts, 12)), 
 
 // taken is what one transaction of Recheck works on.
 type taken struct {
-	ids  []int64
-	rows []recheckRow
+	// found is how many rows were due, with those that were left for later.
+	found int
+	ids   []int64
+	rows  []recheckRow
 	// targets are the posts to judge, with the tasks for each.
 	targets map[string]*target
 	// feeds and quotes of deleted posts that go, with the posts.

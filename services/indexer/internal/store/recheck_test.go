@@ -199,7 +199,35 @@ INSERT INTO %[2]s.recheck (uri, what, rev) VALUES ('%[3]s', 1, '')`, schema, own
 	defer cancel()
 	require.Eventually(t, func() bool {
 		n, err := st.Recheck(ctx)
-		require.NoError(t, err)
-		return n == 1
+		return err == nil && n == 1
 	}, time.Minute, time.Millisecond)
+}
+
+// A repository that somebody works on does not keep the others waiting.
+func TestRecheckPassesOverOne(t *testing.T) {
+	t.Parallel()
+	st, pool, schema := newStore(t)
+	ctx := context.Background()
+	m := newMaker()
+	busy := m.post(7, nil, nil)
+	h := newHolder(t, pool, schema, schema+".record", busy)
+	own := store.OwnSchema(schema)
+	// The rows are not due until the snapshot that sees them may be used.
+	_, err := pool.Exec(ctx, fmt.Sprintf(`INSERT INTO %[1]s.recheck (uri, what, rev, not_before)
+SELECT CASE n %% 200 WHEN 0 THEN '%[2]s' ELSE replace('%[2]s', '%[3]s', 'did:plc:' || lpad(n::text, 24, '2')) END, 1, '', 'infinity' FROM generate_series(1, 1000) n;
+INSERT INTO %[1]s.recheck (uri, what, rev) VALUES ('%[2]s', 1, '')`, own, busy.URI(), did(7)))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		n, err := st.Recheck(ctx)
+		return err == nil && n == 1
+	}, time.Minute, time.Millisecond)
+	h.run(busy, func() error { return applyOne(st, busy) })
+	_, err = pool.Exec(ctx, "UPDATE "+own+".recheck SET not_before = '-infinity'")
+	require.NoError(t, err)
+	n, err := st.Recheck(ctx)
+	require.NoError(t, err)
+	require.Equal(t, 995, n)
+	h.free(busy)
+	require.NoError(t, h.g.Wait())
+	settle(t, st)
 }

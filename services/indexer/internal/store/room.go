@@ -9,7 +9,7 @@ import (
 )
 
 // roomSize is above what a batch of the usual size sends. A connection keeps
-// this much room at most.
+// this much room at most, for values and for messages.
 const roomSize = 2 << 20
 
 // valueRoom is the buffer of a connection that the values of a statement are
@@ -41,6 +41,9 @@ const messageRoomKey = "sluice/store.messageRoom"
 
 // sendAll runs a large batch on a connection that writes it into its buffer.
 func sendAll(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch) error {
+	if conn.Conn().Config().DefaultQueryExecMode == pgx.QueryExecModeExec {
+		return conn.SendBatch(ctx, b).Close() // pgx keeps a buffer of its own for that
+	}
 	own := conn.Conn().PgConn().CustomData()
 	room, ok := own[messageRoomKey].(messageRoom)
 	if !ok {

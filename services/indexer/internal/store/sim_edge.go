@@ -225,7 +225,7 @@ func (s *sim) setEdge(e *edgeRow) {
 	s.setKey(e.Kind, e.key(), e)
 	if e.Kind == derive.Repost {
 		s.feeds[e.URI] = nil
-		if s.tombOf(e.Row.Subject).Rev <= e.stamp() {
+		if s.tomb(e.Row.Subject).Rev <= e.stamp() {
 			s.feeds[e.URI] = &feedRow{URI: e.URI, CID: e.CID, Type: "repost", PostURI: e.Row.Subject, Originator: e.Creator, SortAt: e.sortAt()}
 		}
 	}
@@ -276,7 +276,7 @@ func (s *sim) arrived(e *edgeRow) {
 // gateArrived rechecks what is younger than a gate but came before it.
 func (s *sim) gateArrived(e *edgeRow, late *lookup[[]lateRow], what int16) {
 	at := e.stamp()
-	rows, _ := late.get(e.Row.Subject + " " + at)
+	rows, _ := late.get(e.Row.Subject)
 	for _, l := range rows {
 		if l.Stamp > at {
 			s.recheck(l.URI, what, "")

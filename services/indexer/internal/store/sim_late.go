@@ -19,8 +19,8 @@ func (s *sim) putOlder(it *item, cur *recRow) {
 	case replaced && it.kind.Edge():
 		e := newEdge(it.rec, it.rev)
 		s.buryEdge(e)
-		if it.create() {
-			s.firstEdge(e, it.notify)
+		if it.create() && it.notify {
+			s.firstEdge(e)
 		}
 	}
 }
@@ -40,7 +40,7 @@ func (s *sim) firstProfile(it *item, cur *recRow) {
 
 // firstEdge: the first version of a like, a repost or a follow tells of it, and
 // a change of it does not.
-func (s *sim) firstEdge(e *edgeRow, notify bool) {
+func (s *sim) firstEdge(e *edgeRow) {
 	if e.Kind != derive.Like && e.Kind != derive.Repost && e.Kind != derive.Follow {
 		return
 	}
@@ -51,7 +51,7 @@ func (s *sim) firstEdge(e *edgeRow, notify bool) {
 	if len(have) > 0 {
 		s.retract(e.URI)
 	}
-	if win := s.holder(e.Kind, e.key()); notify && (win == nil || win.URI == e.URI || e.before(win)) {
+	if win := s.holder(e.Kind, e.key()); win == nil || win.URI == e.URI || e.before(win) {
 		s.notifyEdge(e)
 	}
 }
@@ -63,7 +63,7 @@ func (s *sim) putDead(it *item, tomb tombRow) {
 	switch {
 	case r.Kind == derive.Post:
 		s.touchPost(r)
-		s.putDeadPost(it, tomb, tomb.Rev == account)
+		s.putDeadPost(it, tomb)
 	case r.Kind.Edge():
 		s.buryEdge(newEdge(r, it.rev))
 	}
@@ -73,22 +73,26 @@ func (s *sim) putDead(it *item, tomb tombRow) {
 }
 
 // putDeadPost: a post that went with its account keeps its place in its thread,
-// as it does when it comes in time.
-func (s *sim) putDeadPost(it *item, tomb tombRow, byAccount bool) {
+// and others about it go, as they do when it comes in time.
+func (s *sim) putDeadPost(it *item, tomb tombRow) {
 	own := s.tomb(it.uri)
+	alone := own.Rev >= revBase(it.rev) // not only the account was deleted
+	if alone {
+		tomb = own
+	}
 	var at *string
-	if own.Rev >= revBase(it.rev) && (!byAccount || own.Rev != tomb.Rev) {
-		at = &own.At
+	if tomb.Rev != s.account(it.rec.DID).DeletedRev {
+		at = &tomb.At
 	}
 	s.buryOpReply(it.rec, at)
-	if own.Was {
+	if alone && own.Was {
 		return
 	}
 	p := newPost(it.rec, it.rev)
 	s.tombs[it.uri] = tomb.bury(p)
 	s.parents[p.ReplyParent] = struct{}{}
 	s.turned(it.uri)
-	if byAccount {
+	if !alone {
 		s.recheck(it.uri, recheckGone, tomb.Rev)
 	}
 }

@@ -129,6 +129,7 @@ func (s *sim) removePost(uri, at string) {
 	}
 	s.clearPost(old)
 	s.posts[uri] = nil
+	s.settled[uri] = struct{}{}
 	s.feeds[uri] = nil
 	s.tombs[uri] = s.tombOf(uri).bury(old)
 	if old.invalid() {
@@ -174,7 +175,7 @@ func (s *sim) putQuote(p *postRow) {
 	if !ok {
 		return
 	}
-	if s.tombOf(subject).Rev > p.Stamp {
+	if s.tomb(subject).Rev > p.Stamp {
 		s.count(countQuotes, subject, 0)
 		s.waitQuoted(p)
 		return

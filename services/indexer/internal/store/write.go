@@ -67,8 +67,8 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) u(uri, c
 	w.rechecks = n.Replace(insertSQL("{o}.recheck", []string{"uri", "what::smallint", "rev"}, ""))
 	w.waits = n.Replace(insertSQL("{o}.waiting", []string{"key", "uri"}, doNothing))
 	w.waitsAgain = n.Replace("WITH w AS (" + insertSQL("{o}.waiting", []string{"key", "uri"}, doNothing) +
-		" RETURNING uri, key) INSERT INTO {o}.recheck (uri, what, rev) SELECT DISTINCT uri, CASE WHEN key LIKE 'q:%' THEN " + strconv.Itoa(recheckEmbed) +
-		" ELSE " + strconv.Itoa(recheckGate|recheckParent) + " END, '' FROM w")
+		" RETURNING uri, key) INSERT INTO {o}.recheck (uri, what, rev) SELECT DISTINCT uri, CASE left(key, 2) WHEN 'q:' THEN " + strconv.Itoa(recheckEmbed) +
+		" WHEN '#:' THEN " + strconv.Itoa(recheckGate|recheckParent|recheckEmbed) + " ELSE " + strconv.Itoa(recheckGate|recheckParent) + " END, '' FROM w")
 	w.feeds = n.Replace(insertSQL("{s}.feed_item", []string{"uri", "cid", "type", `"postUri"`, `"originatorDid"`, `"sortAt"`}, ""))
 	w.quotes = n.Replace(insertSQL("{s}.quote", []string{"uri", "cid", "subject", `"subjectCid"`, `"createdAt"`, `"indexedAt"`}, ""))
 	w.posts = n.Replace(insertSQL("{s}.post", columnNames(postColumns), ""))
