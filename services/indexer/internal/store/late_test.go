@@ -154,6 +154,20 @@ func TestPostGateAfterItsPost(t *testing.T) {
 	}
 }
 
+// applyClosing applies events one by one, each with what follows from it; nil
+// stands for the deletion of account 1 as of a time.
+func applyClosing(t *testing.T, st *store.Store, order []*event.Event, closed string) {
+	t.Helper()
+	for _, e := range order {
+		if e == nil {
+			require.NoError(t, st.DeleteAccount(context.Background(), did(1), closed))
+		} else {
+			require.NoError(t, applyOne(st, e))
+		}
+		settle(t, st)
+	}
+}
+
 // A notification goes with the account that it is for, although the record that
 // it is about has been changed after that.
 func TestNotificationOfAnAccountBefore(t *testing.T) {
@@ -166,14 +180,7 @@ func TestNotificationOfAnAccountBefore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			st, pool, schema := newStore(t)
-			for _, e := range order {
-				if e == nil {
-					require.NoError(t, st.DeleteAccount(context.Background(), did(1), closed))
-				} else {
-					require.NoError(t, applyOne(st, e))
-				}
-			}
-			settle(t, st)
+			applyClosing(t, st, order, closed)
 			require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.notification`))
 			require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.follow WHERE "subjectDid" = $1`, did(2)))
 		})
@@ -198,14 +205,7 @@ func TestPostAfterItsAccount(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			st, pool, schema := newStore(t)
-			for _, e := range order {
-				if e == nil {
-					require.NoError(t, st.DeleteAccount(context.Background(), did(1), closed))
-				} else {
-					require.NoError(t, applyOne(st, e))
-				}
-				settle(t, st)
-			}
+			applyClosing(t, st, order, closed)
 			require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.op_thread_reply WHERE uri = $1 AND "deletedAt" IS NULL`, reply.URI()))
 			require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.quote`))
 			require.Zero(t, count(t, pool, schema, `SELECT "quoteCount" FROM {s}.post_agg WHERE uri = $1`, reply.URI()))

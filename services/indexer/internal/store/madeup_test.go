@@ -212,8 +212,10 @@ func (v *inventor) make(by int, kind, rkey string) *event.Event {
 	case "verification":
 		return v.create(by, "app.bsky.graph.verification", rkey, fmt.Sprintf(`,"subject":%q,"handle":"h.test","displayName":"n"`, other))
 	case "threadgate":
-		rules := []string{``, `,"allow":[]`, `,"allow":[{"$type":"app.bsky.feed.threadgate#followingRule"}]`, `,"allow":[{"$type":"app.bsky.feed.threadgate#followerRule"}]`,
-			fmt.Sprintf(`,"allow":[{"$type":"app.bsky.feed.threadgate#listRule","list":"at://%s/app.bsky.graph.list/l"}]`, p.DID)}
+		rules := []string{
+			``, `,"allow":[]`, `,"allow":[{"$type":"app.bsky.feed.threadgate#followingRule"}]`, `,"allow":[{"$type":"app.bsky.feed.threadgate#followerRule"}]`,
+			fmt.Sprintf(`,"allow":[{"$type":"app.bsky.feed.threadgate#listRule","list":"at://%s/app.bsky.graph.list/l"}]`, p.DID),
+		}
 		return v.create(v.account(p.DID), "app.bsky.feed.threadgate", p.RKey, fmt.Sprintf(`,"post":%q`, p.URI())+rules[v.r.IntN(len(rules))])
 	default:
 		rules := []string{``, `,"embeddingRules":[{"$type":"app.bsky.feed.postgate#disableRule"}]`}
@@ -237,9 +239,9 @@ func liveOnly(r *rand.Rand, s *scenario) []delivery {
 // applications do not.
 func TestMadeUpHistories(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(4)
+	seeds, orders := uint64(3), 2
 	if soak() {
-		seeds = 60
+		seeds, orders = 60, 3
 	}
 	tables := loadAll(t, func(*scenario) bool { return true })[0].tables(t)
 	counts := map[string]int{}
@@ -255,7 +257,7 @@ func TestMadeUpHistories(t *testing.T) {
 		for _, table := range tables {
 			want[table] = rowsOf(t, pool, schema, table)
 		}
-		for range 3 {
+		for range orders {
 			clearTables(t, pool, schema)
 			list := liveOnly(r, s)
 			if r.IntN(2) == 0 {
