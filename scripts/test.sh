@@ -8,6 +8,8 @@ need_servers
 need_cc
 # A pooler and a browser are for some tests only: those are left out, and say so,
 # for a user who cannot install them. As root they are installed, or it fails.
+# Debian keeps the pooler where the PATH of a user may not lead.
+export PATH=$PATH:/usr/sbin
 for tool in pgbouncer chromium; do
   command -v $tool >/dev/null && continue
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -16,6 +18,7 @@ for tool in pgbouncer chromium; do
     say "no $tool: its tests are left out"
   fi
 done
+command -v chromium >/dev/null && export SLUICE_TEST_BROWSER=must
 RUN=$(mktemp -d "${TMPDIR:-/tmp}/sluice-test-XXXXXX")
 chmod 755 "$RUN"
 cleanup() {

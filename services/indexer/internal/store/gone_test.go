@@ -12,6 +12,7 @@ import (
 // gone is the closed set of what may depend on the order of arrival, computed
 // from the histories alone. docs/judged-by-what-is-gone.md names each part.
 type gone struct {
+	counts   map[string]int  // how often each part occurred
 	rivals   map[string]bool // records of a kind that is unique by a key, with a deleted or changed rival
 	revoked  map[string]bool // verifications that were changed or deleted
 	threads  map[string]bool // roots whose gate, or a fact that it asks for, was changed or deleted
@@ -28,9 +29,11 @@ type gone struct {
 
 type postRefs struct{ root, parent, quote string }
 
-func goneOf(t *testing.T, all []*scenario) *gone {
+// goneOf takes the counts that explained differences go into.
+func goneOf(t *testing.T, all []*scenario, counts map[string]int) *gone {
 	t.Helper()
 	g := &gone{
+		counts: counts,
 		rivals: map[string]bool{}, revoked: map[string]bool{}, threads: map[string]bool{}, quoted: map[string]bool{},
 		edited: map[string]bool{}, repeated: map[string]bool{}, muted: map[string]bool{}, closed: map[string]bool{}, moved: map[string]bool{}, parents: map[string]bool{}, before: map[string]bool{}, posts: map[string]postRefs{},
 	}
@@ -209,8 +212,29 @@ func (g *gone) why(table, column string, row map[string]any) string {
 	}
 }
 
+// logCounts logs at the end of a test how often each part of the set occurred.
+func logCounts(t *testing.T) map[string]int {
+	t.Helper()
+	counts := map[string]int{}
+	t.Cleanup(func() {
+		for why, n := range counts {
+			t.Logf("%6d × %s", n, why)
+		}
+	})
+	return counts
+}
+
+// compare compares a table with the rows of stream order.
+func (g *gone) compare(t *testing.T, seed uint64, table string, want, have []map[string]any) {
+	t.Helper()
+	missing, extra := diff(want, have)
+	if bad := g.explain(table, missing, extra); len(bad) > 0 {
+		t.Errorf("seed %d: %s: %d differences that nothing explains\n%s", seed, table, len(bad), strings.Join(head(bad), "\n"))
+	}
+}
+
 // explain pairs rows that differ by their key and says what is not in the set.
-func (g *gone) explain(table string, missing, extra []string, counts map[string]int) (unexplained []string) {
+func (g *gone) explain(table string, missing, extra []string) (unexplained []string) {
 	byKey := map[string][2]map[string]any{}
 	add := func(side int, text string) {
 		var row map[string]any
@@ -236,7 +260,7 @@ func (g *gone) explain(table string, missing, extra []string, counts map[string]
 				row = pair[1]
 			}
 			if why := g.why(table, d, row); why != "" {
-				counts[why]++
+				g.counts[why]++
 			} else {
 				unexplained = append(unexplained, table+"."+d+" "+key)
 			}

@@ -115,7 +115,7 @@ func TestAnyOrder(t *testing.T) {
 		seeds, long = 200, 5000
 	}
 	all := loadAll(t, func(s *scenario) bool { return len(s.events) < long && !openQuirks[s.name] })
-	counts := map[string]int{}
+	counts := logCounts(t)
 	st, pool, schema := newStore(t)
 	for seed := range seeds {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -129,7 +129,7 @@ func TestAnyOrder(t *testing.T) {
 			lookUpHandles(t, st, s)
 		}
 		settle(t, st)
-		g := goneOf(t, some)
+		g := goneOf(t, some, counts)
 		for _, table := range some[0].tables(t) {
 			var want []map[string]any
 			have := rowsOf(t, pool, schema, table)
@@ -137,14 +137,8 @@ func TestAnyOrder(t *testing.T) {
 				want = append(want, s.ignore(table, expectedRows(t, s, table))...)
 				have = s.ignore(table, have)
 			}
-			missing, extra := diff(want, have)
-			if bad := g.explain(table, missing, extra, counts); len(bad) > 0 {
-				t.Errorf("seed %d: %s: %d differences that nothing explains\n%s", seed, table, len(bad), strings.Join(head(bad), "\n"))
-			}
+			g.compare(t, seed, table, want, have)
 		}
-	}
-	for why, n := range counts {
-		t.Logf("%6d × %s", n, why)
 	}
 }
 

@@ -97,8 +97,8 @@ func (s *sim) putDeadPost(it *item, tomb tombRow) {
 	}
 }
 
-// touchPost leaves the counters that a post which came after its deletion
-// would have made.
+// touchPost leaves the counters that a post which came after its deletion or
+// change would have made.
 func (s *sim) touchPost(r *derive.Record) {
 	s.count(countPosts, r.DID, 0)
 	if ref := r.Post.ReplyParent; ref != nil {
@@ -126,7 +126,7 @@ func (s *sim) buryOpReply(r *derive.Record, at *string) {
 	s.opThread[key] = &opThreadRow{Root: root, Parent: r.Post.ReplyParent.URI, URI: r.URI, DeletedAt: at}
 }
 
-// buryEdge leaves what a record that came after its deletion leaves.
+// buryEdge leaves what a record that came after its deletion or change leaves.
 func (s *sim) buryEdge(e *edgeRow) {
 	s.countEdge(e, 0)
 	if (e.Kind == derive.ThreadGate || e.Kind == derive.PostGate) && s.holder(e.Kind, e.key()) == nil {
