@@ -65,6 +65,7 @@ func TestChangedBeforeItCame(t *testing.T) {
 		"deleted before":             {first, second, gone, deleted, like, change},
 		"deleted before, seen after": {first, second, change, like, deleted, gone},
 	}, func(t *testing.T, pool *pgxpool.Pool, schema string) {
+		t.Helper()
 		require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.notification`))
 		require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.notification WHERE did = $1 AND "recordCid" = $2`, did(1), like.CID))
 		require.Zero(t, count(t, pool, schema, `SELECT "likeCount" FROM {s}.post_agg WHERE uri = $1`, first.URI()))
@@ -81,6 +82,7 @@ func TestReplyThatLeftBeforeItCame(t *testing.T) {
 	reply := m.post(1, root, root)
 	change := m.changed(1, reply, `,"text":"no reply"`)
 	inEachOrder(t, false, "", orders{"in order": {root, reply, change}, "change first": {root, change, reply}}, func(t *testing.T, pool *pgxpool.Pool, schema string) {
+		t.Helper()
 		require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.op_thread_reply WHERE uri = $1 AND "deletedAt" = $2`, reply.URI(), change.Time))
 		require.Zero(t, count(t, pool, schema, `SELECT "replyCount" FROM {s}.post_agg WHERE uri = $1`, root.URI()))
 	})
@@ -126,6 +128,7 @@ func TestGateOfThePostBefore(t *testing.T) {
 	inEachOrder(t, false, "", orders{
 		"in order": {post, gate, gone, ungated, again}, "made again first": {post, gone, again, gate, ungated}, "gate last": {again, gone, post, ungated, gate},
 	}, func(t *testing.T, pool *pgxpool.Pool, schema string) {
+		t.Helper()
 		require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.post WHERE uri = $1 AND "hasThreadGate" IS NULL`, post.URI()))
 	})
 }
@@ -146,6 +149,7 @@ func TestPostGateAfterItsPost(t *testing.T) {
 		"post last":   {deleted, quote, gate, post},
 		"quote first": {quote, deleted, post, gate},
 	}, func(t *testing.T, pool *pgxpool.Pool, schema string) {
+		t.Helper()
 		require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.post WHERE uri = $1 AND "violatesEmbeddingRules"`, quote.URI()))
 		require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.notification`))
 	})
@@ -160,6 +164,7 @@ func TestNotificationOfAnAccountBefore(t *testing.T) {
 	closed := m.post(1, nil, nil).Time
 	change := m.changed(3, follow, fmt.Sprintf(`,"subject":%q`, did(2)))
 	inEachOrder(t, true, closed, orders{"in order": {follow, nil, change}, "account last": {follow, change, nil}, "change first": {change, nil, follow}}, func(t *testing.T, pool *pgxpool.Pool, schema string) {
+		t.Helper()
 		require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.notification`))
 		require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.follow WHERE "subjectDid" = $1`, did(2)))
 	})
@@ -180,6 +185,7 @@ func TestPostAfterItsAccount(t *testing.T) {
 		"account first":  {nil, quote, root, reply, reply},
 		"quote, account": {quote, nil, reply, root, reply},
 	}, func(t *testing.T, pool *pgxpool.Pool, schema string) {
+		t.Helper()
 		require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM {s}.op_thread_reply WHERE uri = $1 AND "deletedAt" IS NULL`, reply.URI()))
 		require.Zero(t, count(t, pool, schema, `SELECT count(*) FROM {s}.quote`))
 		require.Zero(t, count(t, pool, schema, `SELECT "quoteCount" FROM {s}.post_agg WHERE uri = $1`, reply.URI()))
