@@ -24,6 +24,7 @@ type gone struct {
 	parents  map[string]bool // posts with replies in such threads
 	before   map[string]bool // posts that were deleted before their account was
 	muted    map[string]bool // replies in threads that somebody has muted
+	anew     map[string]bool // profiles that were deleted, and made again at some time
 	posts    map[string]postRefs
 }
 
@@ -35,7 +36,7 @@ func goneOf(t *testing.T, all []*scenario, counts map[string]int) *gone {
 	g := &gone{
 		counts: counts,
 		rivals: map[string]bool{}, revoked: map[string]bool{}, threads: map[string]bool{}, quoted: map[string]bool{},
-		edited: map[string]bool{}, repeated: map[string]bool{}, muted: map[string]bool{}, closed: map[string]bool{}, moved: map[string]bool{}, parents: map[string]bool{}, before: map[string]bool{}, posts: map[string]postRefs{},
+		edited: map[string]bool{}, repeated: map[string]bool{}, muted: map[string]bool{}, closed: map[string]bool{}, moved: map[string]bool{}, parents: map[string]bool{}, before: map[string]bool{}, anew: map[string]bool{}, posts: map[string]postRefs{},
 	}
 	writes, changes := map[string]int{}, map[string]int{}
 	keys := map[string]map[string]bool{}
@@ -127,6 +128,9 @@ func (g *gone) close(all []*scenario, writes, changes map[string]int, keys map[s
 			g.quoted[refs.quote] = true
 		}
 	}
+	for uri, n := range writes {
+		g.anew[uri] = n > 1 && changes[uri] >= n && strings.HasSuffix(uri, "/app.bsky.actor.profile/self")
+	}
 	for key := range lost {
 		if rest, ok := strings.CutPrefix(key, "app.bsky.graph.listitem "); ok {
 			_, member, _ := strings.Cut(rest, " ")
@@ -189,6 +193,8 @@ func (g *gone) why(table, column string, row map[string]any) string {
 		return "notification of a record with a rival that is gone"
 	case table == "notification" && g.revoked[uri]:
 		return "notification of a verification that is gone"
+	case table == "notification" && g.anew[uri]:
+		return "notification of a profile that was made anew"
 	case table == "notification" && reason == "reply" && (g.threads[g.posts[uri].root] || g.below(uri, g.edited) || g.edited[uri]):
 		return "reply notification in a thread whose gate is gone"
 	case table == "notification" && reason == "quote" && (g.quoted[g.posts[uri].quote] || g.edited[uri]):
@@ -199,10 +205,9 @@ func (g *gone) why(table, column string, row map[string]any) string {
 		return "post.violatesEmbeddingRules of a quote whose gate is gone"
 	case table == "post_agg" && column == "replyCount" && g.parents[uri]:
 		return "post_agg.replyCount in a thread whose gate is gone"
-	case table == "op_thread_reply" && column == "deletedAt" && (g.edited[uri] || g.closed[derive.HostOf(uri)]):
-		return "op_thread_reply.deletedAt of a post that was changed, or whose account was deleted"
-	case table == "post" && (column == "hasThreadGate" || column == "hasPostGate") && g.edited[uri]:
-		return "post." + column + " of a post that was changed"
+	case table == "op_thread_reply" && column == "deletedAt" && (g.edited[uri] || g.closed[derive.HostOf(uri)]),
+		table == "op_thread_reply" && column == "parentUri" && g.edited[uri] && g.closed[derive.HostOf(uri)]:
+		return "op_thread_reply." + column + " of a post that was changed, or whose account was deleted"
 	case (table == "quote" && g.before[str("subject")]) || (table == "feed_item" && g.before[str("postUri")]) || (table == "post_agg" && column == "quoteCount" && g.before[uri]):
 		return table + " about a post that was deleted before its account"
 	case keyed[table] && g.moved[uri]:

@@ -107,7 +107,7 @@ func (s *sim) judgeUp(reply, p *postRow, depth int) (invalid, missing bool) {
 	if parent != nil {
 		row := s.ancestor(p.ReplyParent)
 		if s.madeAgain(row, p.Stamp) {
-			return true, false
+			return !s.again || reply.invalid(), false // it may have been there before, too
 		}
 		if s.changedSince(row, reply, p.URI) {
 			return reply.invalid(), true // it was judged by the version before
@@ -121,13 +121,16 @@ func (s *sim) judgeUp(reply, p *postRow, depth int) (invalid, missing bool) {
 		ref := s.c.reference(parent.JSON)
 		return astray(p, ref.IsReply, ref.Root), false
 	}
-	t := s.tombOf(p.ReplyParent)
+	t := s.goneOf(p.ReplyParent)
 	if !t.Was || t.Rev <= p.Stamp {
 		if depth > 0 {
 			s.wait("p:"+p.ReplyParent, reply.URI)
 		}
 		goneBefore := t.Rev != "" && t.Rev <= p.Stamp
 		return true, !goneBefore
+	}
+	if s.again && t.Born > max(reply.Stamp, reply.Latest) {
+		return reply.invalid(), true
 	}
 	if t.Parent != "" && depth < maxGone {
 		up := &postRow{URI: p.ReplyParent, ReplyRoot: t.Root, ReplyParent: t.Parent, Stamp: t.Born}

@@ -77,7 +77,8 @@ func (v *inventor) leaveOrReturn(id string) {
 }
 
 func (v *inventor) kind() string {
-	kinds := []string{"post", "post", "post", "reply", "reply", "reply", "quote", "like", "like", "repost", "follow", "block", "listitem", "threadgate", "postgate", "verification"}
+	kinds := []string{"post", "post", "post", "reply", "reply", "reply", "quote", "like", "like", "repost", "follow", "block", "listitem", "threadgate", "postgate", "verification",
+		"list", "listblock", "starterpack", "profile"}
 	return kinds[v.r.IntN(len(kinds))]
 }
 
@@ -185,7 +186,7 @@ func (v *inventor) make(by int, kind, rkey string) *event.Event {
 	}
 	switch kind {
 	case "post":
-		return v.create(by, post, rkey, `,"text":"t"`)
+		return v.create(by, post, rkey, `,"text":"t"`+v.mention(other))
 	case "reply":
 		root := p
 		if at := strings.Index(string(p.Record), `"root":{"uri":"`); at >= 0 && v.r.IntN(10) > 0 {
@@ -196,7 +197,7 @@ func (v *inventor) make(by int, kind, rkey string) *event.Event {
 				}
 			}
 		}
-		return v.create(by, post, rkey, `,"text":"t","reply":{"root":`+ref(root)+`,"parent":`+ref(p)+`}`)
+		return v.create(by, post, rkey, `,"text":"t","reply":{"root":`+ref(root)+`,"parent":`+ref(p)+`}`+v.mention(other))
 	case "quote":
 		return v.create(by, post, rkey, `,"text":"t","embed":{"$type":"app.bsky.embed.record","record":`+ref(p)+`}`)
 	case "like", "repost":
@@ -211,16 +212,45 @@ func (v *inventor) make(by int, kind, rkey string) *event.Event {
 		return v.create(by, "app.bsky.graph.listitem", rkey, fmt.Sprintf(`,"subject":%q,"list":"at://%s/app.bsky.graph.list/l"`, other, did(by)))
 	case "verification":
 		return v.create(by, "app.bsky.graph.verification", rkey, fmt.Sprintf(`,"subject":%q,"handle":"h.test","displayName":"n"`, other))
+	case "list":
+		return v.create(by, "app.bsky.graph.list", rkey, `,"name":"l","purpose":"app.bsky.graph.defs#modlist"`)
+	case "listblock", "starterpack":
+		l := v.anyOf("app.bsky.graph.list")
+		if l == nil {
+			return nil
+		}
+		if kind == "listblock" {
+			return v.create(by, "app.bsky.graph.listblock", rkey, fmt.Sprintf(`,"subject":%q`, l.URI()))
+		}
+		return v.create(by, "app.bsky.graph.starterpack", rkey, fmt.Sprintf(`,"name":"s","list":%q`, l.URI()))
+	case "profile":
+		joined := ""
+		if s := v.anyOf("app.bsky.graph.starterpack"); s != nil && v.r.IntN(3) > 0 {
+			joined = `,"joinedViaStarterPack":` + ref(s)
+		}
+		return v.create(by, "app.bsky.actor.profile", "self", `,"displayName":"n"`+joined)
 	case "threadgate":
 		rules := []string{
-			``, `,"allow":[]`, `,"allow":[{"$type":"app.bsky.feed.threadgate#followingRule"}]`, `,"allow":[{"$type":"app.bsky.feed.threadgate#followerRule"}]`,
+			``, `,"allow":[]`, `,"allow":[{"$type":"app.bsky.feed.threadgate#mentionRule"}]`, `,"allow":[{"$type":"app.bsky.feed.threadgate#followingRule"}]`, `,"allow":[{"$type":"app.bsky.feed.threadgate#followerRule"}]`,
 			fmt.Sprintf(`,"allow":[{"$type":"app.bsky.feed.threadgate#listRule","list":"at://%s/app.bsky.graph.list/l"}]`, p.DID),
 		}
-		return v.create(v.account(p.DID), "app.bsky.feed.threadgate", p.RKey, fmt.Sprintf(`,"post":%q`, p.URI())+rules[v.r.IntN(len(rules))])
+		hidden := ""
+		if h := v.anyOf(post); h != nil && v.r.IntN(3) == 0 {
+			hidden = fmt.Sprintf(`,"hiddenReplies":[%q]`, h.URI())
+		}
+		return v.create(v.account(p.DID), "app.bsky.feed.threadgate", p.RKey, fmt.Sprintf(`,"post":%q`, p.URI())+rules[v.r.IntN(len(rules))]+hidden)
 	default:
 		rules := []string{``, `,"embeddingRules":[{"$type":"app.bsky.feed.postgate#disableRule"}]`}
 		return v.create(v.account(p.DID), "app.bsky.feed.postgate", p.RKey, fmt.Sprintf(`,"post":%q`, p.URI())+rules[v.r.IntN(len(rules))])
 	}
+}
+
+// mention is the facet of a post that names an account, for some.
+func (v *inventor) mention(id string) string {
+	if v.r.IntN(4) > 0 {
+		return ""
+	}
+	return fmt.Sprintf(`,"facets":[{"index":{"byteStart":0,"byteEnd":1},"features":[{"$type":"app.bsky.richtext.facet#mention","did":%q}]}]`, id)
 }
 
 // liveOnly delivers every event on the live stream, some twice or more often.

@@ -164,13 +164,17 @@ func (s *sim) joined(r *derive.Record) {
 	s.add(n, tidAfter(r.IndexedAt))
 }
 
-// notJoined takes back what an update said before its creation came: only the
-// first version says with whom an account joined.
-func (s *sim) notJoined(uri, cid string) {
-	have := s.known(uri)
-	keep := slices.DeleteFunc(slices.Clone(have), func(n notifRow) bool { return n.RecordCID == cid })
+// notJoined takes back what updates of a profile said before its creation came:
+// only the first version says with whom an account joined. What was said after
+// a deletion is of another profile.
+func (s *sim) notJoined(it *item) {
+	tomb, have := s.tombOf(it.uri), s.known(it.uri)
+	alive := tomb.Rev < revBase(it.rev)
+	keep := slices.DeleteFunc(slices.Clone(have), func(n notifRow) bool {
+		return n.RecordCID != it.rec.CID && n.SortAt > it.rec.IndexedAt && (alive || n.SortAt <= tomb.At)
+	})
 	if len(keep) != len(have) {
-		s.notifs[uri] = keep
+		s.notifs[it.uri] = keep
 	}
 }
 
@@ -208,7 +212,7 @@ func (s *sim) postNotifs(p *postRow) (want []notifRow, open bool) {
 	gate, _ := s.gateFor(p.ReplyRoot, derive.ThreadGate, p.Stamp)
 	uri, below := p.ReplyParent, p.URI
 	for range chainDepth {
-		up, known, missing := s.up(uri, p.Stamp)
+		up, known, missing := s.up(uri, p)
 		if !known {
 			return want, missing
 		}
@@ -228,14 +232,18 @@ func (s *sim) postNotifs(p *postRow) (want []notifRow, open bool) {
 }
 
 // up is the parent of an ancestor, also of one that was deleted after the reply
-// at a stamp was written. missing says that the ancestor may still arrive.
-func (s *sim) up(uri, at string) (parent string, known, missing bool) {
+// at a stamp was written. missing says that the ancestor may still arrive, or
+// may have been there with a version that is gone.
+func (s *sim) up(uri string, p *postRow) (parent string, known, missing bool) {
+	at := p.Stamp
 	if a := s.ancestor(uri); a != nil {
-		return a.ReplyParent, !s.madeAgain(a, at), false
+		gone := s.madeAgain(a, at)
+		return a.ReplyParent, !gone, gone
 	}
-	t := s.tombOf(uri)
+	t := s.goneOf(uri)
 	if t.Was && t.Rev > at {
-		return t.Parent, true, false
+		changed := s.again && t.Born > max(at, p.Latest)
+		return t.Parent, !changed, changed
 	}
 	return "", false, t.Rev == "" || t.Rev > at
 }

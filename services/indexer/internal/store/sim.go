@@ -342,6 +342,15 @@ func (s *sim) tombOf(uri string) tombRow {
 	return t
 }
 
+// goneOf is the deletion that took out a post which is not there: its account may
+// have been deleted after that.
+func (s *sim) goneOf(uri string) tombRow {
+	if t := s.tomb(uri); t.Was {
+		return t
+	}
+	return s.tombOf(uri)
+}
+
 func (s *sim) post(uri string) *postRow {
 	if p, ok := s.posts[uri]; ok {
 		return p

@@ -94,7 +94,9 @@ func (s *sim) putEdge(r *derive.Record, rev string, replaced, notify bool, at st
 			s.takeKey(e)
 		} else {
 			s.insertEdge(e, r.JSON, false)
-			s.retract(e.URI)
+			if e.Kind != derive.Verification {
+				s.retract(e.URI)
+			}
 		}
 		s.afterReplace(old, at, notify)
 	}
@@ -300,8 +302,8 @@ func (s *sim) setGateFlag(e *edgeRow, on bool) {
 		return
 	}
 	flag := &on
-	if t := s.tomb(derive.GateURI(p.URI, e.Kind)); !on && t.Rev != "" && t.Rev < p.Stamp && s.tombOf(p.URI).Rev != "" {
-		flag = nil // it was the gate of a post that is gone
+	if t := s.tomb(derive.GateURI(p.URI, e.Kind)); !on && t.Rev != "" && t.Rev <= p.Stamp {
+		flag = nil // it was the gate of a version that is gone
 	}
 	next := *p
 	if e.Kind == derive.ThreadGate {

@@ -12,7 +12,7 @@ func (s *sim) putOlder(it *item, cur *recRow) {
 	replaced := cur != nil && cur.CID != it.rec.CID
 	switch {
 	case it.kind == derive.Profile && it.rec.Profile != nil:
-		s.firstProfile(it, cur)
+		s.firstProfile(it)
 	case replaced && it.kind == derive.Post:
 		s.touchPost(it.rec)
 		s.buryOpReply(it.rec, &cur.IndexedAt)
@@ -26,13 +26,11 @@ func (s *sim) putOlder(it *item, cur *recRow) {
 }
 
 // firstProfile: the first version of a profile says with whom an account joined.
-func (s *sim) firstProfile(it *item, cur *recRow) {
+func (s *sim) firstProfile(it *item) {
 	if !it.create() {
 		return
 	}
-	if cur != nil && cur.CID != it.rec.CID {
-		s.notJoined(it.rec.URI, cur.CID)
-	}
+	s.notJoined(it)
 	if it.notify {
 		s.joined(it.rec)
 	}

@@ -11,12 +11,6 @@ func (s *sim) putPost(r *derive.Record, rev string, replaced, notify bool) {
 	p := newPost(r, rev)
 	p.HasThreadGate, p.HasPostGate = s.gateFlag(r.URI, derive.ThreadGate, p.Stamp), s.gateFlag(r.URI, derive.PostGate, p.Stamp)
 	if old != nil {
-		if p.HasThreadGate == nil {
-			p.HasThreadGate = old.HasThreadGate
-		}
-		if p.HasPostGate == nil {
-			p.HasPostGate = old.HasPostGate
-		}
 		s.clearPost(old)
 	}
 	s.setPost(p)
