@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"sluice/pkg/event"
@@ -37,13 +38,44 @@ func TestPublished(t *testing.T) {
 				}
 				settle(t, st)
 				for _, s := range all {
-					for _, table := range s.tables(t) {
-						missing, extra := diff(expectedRows(t, s, table), s.own(rowsOf(t, pool, schema, table)))
-						require.Empty(t, append(missing, extra...), "%s: %s", s.name, table)
-					}
+					requireTables(t, pool, schema, s)
 				}
 			})
 		}
+	}
+}
+
+// TestRepaired is TestPublished for made-up histories, whose accounts are the
+// same.
+func TestRepaired(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/repaired/*.json.gz")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, f := range files {
+		for _, settled := range []bool{false, true} {
+			t.Run(filepath.Base(f)+" "+strconv.FormatBool(settled), func(t *testing.T) {
+				t.Parallel()
+				st, pool, schema := newStore(t)
+				for _, size := range []int{1, 50} {
+					s := unpack(t, f)
+					clearTables(t, pool, schema)
+					applySettling(t, st, s, size, settled)
+					lookUpHandles(t, st, s)
+					settle(t, st)
+					requireTables(t, pool, schema, s)
+				}
+			})
+		}
+	}
+}
+
+// requireTables compares all tables with the rows of a history.
+func requireTables(t *testing.T, pool *pgxpool.Pool, schema string, s *scenario) {
+	t.Helper()
+	for _, table := range s.tables(t) {
+		missing, extra := diff(expectedRows(t, s, table), s.own(rowsOf(t, pool, schema, table)))
+		require.Empty(t, append(missing, extra...), "%s: %s", s.name, table)
 	}
 }
 
@@ -74,7 +106,11 @@ func unpack(t *testing.T, file string) *scenario {
 		Meta       json.RawMessage              `json:"meta"`
 		Tables     map[string][]json.RawMessage `json:"tables"`
 	}
-	readJSON(t, file, &c)
+	var whole []byte
+	for _, line := range readLines(t, strings.TrimSuffix(file, ".gz")) {
+		whole = append(whole, line...)
+	}
+	require.NoError(t, json.Unmarshal(whole, &c))
 	root, name := t.TempDir(), strings.TrimSuffix(filepath.Base(file), ".json")
 	lines := func(file string, rows ...json.RawMessage) {
 		var text []byte
