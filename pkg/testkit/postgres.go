@@ -191,16 +191,25 @@ var sharedPostgres = sync.OnceValues(func() (string, error) {
 // and a second one named schema+"_sluice", are dropped when the test ends.
 func Postgres(tb testing.TB) (url, schema string) {
 	tb.Helper()
+	url = PostgresURL(tb)
+	schema = "t" + RandomName()
+	tb.Cleanup(func() { DropSchema(url, schema) })
+	return url, schema
+}
+
+// PostgresURL is the URL of Postgres, for tests that see to their schemas.
+func PostgresURL(tb testing.TB) string {
+	tb.Helper()
 	url, err := sharedPostgres()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	schema = "t" + RandomName()
-	tb.Cleanup(func() { dropSchema(url, schema) })
-	return url, schema
+	return url
 }
 
-func dropSchema(url, schema string) {
+// DropSchema drops a schema and the one named schema+"_sluice", if they are
+// there.
+func DropSchema(url, schema string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, url)

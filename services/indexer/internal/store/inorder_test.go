@@ -17,11 +17,10 @@ import (
 
 func newStore(t *testing.T, adjust ...func(*store.Config)) (*store.Store, *pgxpool.Pool, string) {
 	t.Helper()
-	url, schema := testkit.Postgres(t)
-	pool, err := pgxpool.New(context.Background(), url)
+	pool, err := pgxpool.New(context.Background(), testkit.PostgresURL(t))
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
-	require.NoError(t, store.Migrate(context.Background(), pool, schema))
+	schema := takeSchema(t, pool)
 	return newStoreOn(t, pool, schema, adjust...), pool, schema
 }
 

@@ -3,13 +3,10 @@ package store_test
 import (
 	"context"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
@@ -160,16 +157,4 @@ func pickScenarios(r *rand.Rand, all []*scenario, seed uint64) []*scenario {
 		}
 	}
 	return append(some, long[seed%uint64(len(long))])
-}
-
-// clearTables empties every table of a schema and of ours beside it.
-func clearTables(t *testing.T, pool *pgxpool.Pool, schema string) {
-	t.Helper()
-	rows, err := pool.Query(context.Background(), `SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
-WHERE schemaname IN ($1, $2) AND tablename NOT IN ('migration', 'kysely_migration', 'kysely_migration_lock')`, schema, store.OwnSchema(schema))
-	require.NoError(t, err)
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	require.NoError(t, err)
-	_, err = pool.Exec(context.Background(), "TRUNCATE "+strings.Join(names, ", ")+" CASCADE")
-	require.NoError(t, err)
 }
