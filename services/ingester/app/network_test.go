@@ -20,7 +20,7 @@ func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 func network(t *testing.T, seed uint64, relays int, faults string) *simnet.Network {
 	t.Helper()
 	return simnet.Start(t, simnet.Options{
-		World:  world.Options{Seed: seed, Accounts: 24, Records: 900, Labels: 60},
+		World:  world.Options{Seed: seed, Accounts: 24, Records: 500, Labels: 60},
 		Faults: faults, Relays: relays, StallTime: 1200 * time.Millisecond, RetryAfter: time.Second,
 	})
 }

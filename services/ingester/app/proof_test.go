@@ -110,13 +110,16 @@ func TestEveryFaultAloneAndInPairs(t *testing.T) {
 
 func (p proof) run(t *testing.T) {
 	t.Helper()
-	plans := ourFaults()
+	plans, records := ourFaults(), 250
+	if os.Getenv("SLUICE_SOAK") != "" {
+		records = 500
+	}
 	var spec []string
 	for _, f := range p.faults {
 		spec = append(spec, plans[f])
 	}
 	n := simnet.Start(t, simnet.Options{
-		World:  world.Options{Seed: p.seed, Accounts: 16, Records: 500, Labels: 60, BackfillShare: -1},
+		World:  world.Options{Seed: p.seed, Accounts: 16, Records: records, Labels: 60, BackfillShare: -1},
 		Faults: strings.Join(spec, ","), Relays: p.relays, StallTime: 1200 * time.Millisecond, SlowPause: 5 * time.Millisecond, RetryAfter: time.Second,
 	})
 	r := newRig(t, n.Env())

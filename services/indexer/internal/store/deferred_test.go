@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"sluice/pkg/event"
@@ -49,8 +48,8 @@ func TestJudgedAgainLater(t *testing.T) {
 					told    int
 				}{reply.URI(): {false, 2}, below.URI(): {true, 2}, missed.URI(): {false, 2}} {
 					invalid := count(t, pool, schema, `SELECT count(*) FROM {s}.post WHERE uri = $1 AND "invalidReplyRoot"`, uri)
-					assert.Equal(t, want.invalid, invalid == 1, "is %s invalid", uri)
-					assert.Equal(t, want.told, count(t, pool, schema, `SELECT count(*) FROM {s}.notification WHERE "recordUri" = $1`, uri), "told by %s", uri)
+					require.Equal(t, want.invalid, invalid == 1, "is %s invalid", uri)
+					require.Equal(t, want.told, count(t, pool, schema, `SELECT count(*) FROM {s}.notification WHERE "recordUri" = $1`, uri), "told by %s", uri)
 				}
 			})
 		}

@@ -77,8 +77,10 @@ func (v *inventor) leaveOrReturn(id string) {
 }
 
 func (v *inventor) kind() string {
-	kinds := []string{"post", "post", "post", "reply", "reply", "reply", "quote", "like", "like", "repost", "follow", "block", "listitem", "threadgate", "postgate", "verification",
-		"list", "listblock", "starterpack", "profile"}
+	kinds := []string{
+		"post", "post", "post", "reply", "reply", "reply", "quote", "like", "like", "repost", "follow", "block", "listitem",
+		"threadgate", "postgate", "verification", "list", "listblock", "starterpack", "profile",
+	}
 	return kinds[v.r.IntN(len(kinds))]
 }
 

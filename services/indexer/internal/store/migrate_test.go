@@ -45,15 +45,20 @@ func TestMigrateEmpty(t *testing.T) {
 }
 
 // TestMigrateForeign: on a database that the TypeScript data plane made, at its
-// last or last but one migration, only our column and our schema are added.
+// last or last but one migration or at those of a newer version, only our column
+// and our schema are added.
 func TestMigrateForeign(t *testing.T) {
 	t.Parallel()
-	for _, previous := range []bool{false, true} {
+	for _, version := range []string{"", "before", "0.0.280"} {
 		pool, schema := emptySchema(t)
 		ctx := context.Background()
 		require.NoError(t, store.Migrate(ctx, pool, schema))
 		undo := `ALTER TABLE ` + schema + `.record DROP COLUMN rev; DROP SCHEMA ` + schema + `_sluice CASCADE;`
-		if previous {
+		switch version {
+		case "0.0.280":
+			undo += `ALTER TABLE ` + schema + `.actor_state DROP COLUMN "lastSeenPriorityNotifs"; CREATE TABLE ` + schema + `.reference_list_opt_out (uri varchar PRIMARY KEY);
+INSERT INTO ` + schema + `.kysely_migration (name, "timestamp") VALUES ('_20260827T200000000Z', '2026-08-27'), ('_20260904T130000000Z', '2026-09-04');`
+		case "before":
 			undo += `DROP INDEX ` + schema + `.like_subject_sort_at_creator_idx; DELETE FROM ` + schema + `.kysely_migration WHERE name = '_20260819T170000000Z';`
 		}
 		_, err := pool.Exec(ctx, undo)
@@ -66,6 +71,9 @@ func TestMigrateForeign(t *testing.T) {
 		require.NoError(t, store.Migrate(ctx, pool, schema))
 		require.Equal(t, before, count(t, pool, schema, `SELECT count(*) FROM pg_indexes WHERE schemaname = '{s}'`))
 		require.Equal(t, 1, count(t, pool, schema, `SELECT count(*) FROM information_schema.columns WHERE table_schema = '{s}' AND table_name = 'record' AND column_name = 'rev' AND is_nullable = 'YES'`))
+		st := newStoreOn(t, pool, schema)
+		require.NoError(t, applyOne(st, newMaker().post(1, nil, nil)))
+		require.NoError(t, st.DeleteAccount(ctx, did(1), "2026-09-01T00:00:00.000Z"))
 	}
 }
 
