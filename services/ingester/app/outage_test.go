@@ -77,7 +77,7 @@ func TestRedisThatTakesNothing(t *testing.T) {
 			// The relay has more than the sockets between it and the ingester hold.
 			server := testkit.StartRedis(t, "--appendonly", "yes")
 			n := simnet.Start(t, simnet.Options{
-				World:        world.Options{Seed: 5, Accounts: 24, Records: 2500, Labels: 20, NoAccountEvents: true, NoSync: true, BackfillShare: -1},
+				World:        world.Options{Seed: 5, Accounts: 24, Records: 5000, Labels: 20, NoAccountEvents: true, NoSync: true, BackfillShare: -1},
 				SlowConsumer: 2 * time.Second,
 			})
 			r := newRigAt(t, server.URL, "x:", n.Env())

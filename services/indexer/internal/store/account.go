@@ -181,11 +181,11 @@ AND NOT EXISTS (SELECT 1 FROM {s}.actor_sync y WHERE y.did = a.did AND y."repoRe
 }
 
 // forgetNotifications deletes the notifications that name an account in a
-// column, but for those that are younger than its deletion, or of versions that
-// are.
+// column, but for those of versions that are younger than its deletion. Where
+// the version is gone, or known from a fetch, the time of the notification says.
 func (s *Store) forgetNotifications(ctx context.Context, column, did, rev, at string) error {
-	list := s.q.names.Replace(`SELECT n.id FROM {s}.notification n WHERE n.` + column + ` = $1 AND n."sortAt" COLLATE "C" <= $3 AND NOT EXISTS
-(SELECT 1 FROM {s}.record r WHERE r.uri = n."recordUri" AND rtrim(r.rev, '~|') COLLATE "C" > $2 AND r.cid = n."recordCid") LIMIT $4`)
+	list := s.q.names.Replace(`SELECT n.id FROM {s}.notification n LEFT JOIN {s}.record r ON r.uri = n."recordUri" AND r.cid = n."recordCid" AND r.rev = rtrim(r.rev, '~|')
+WHERE n.` + column + ` = $1 AND coalesce(r.rev COLLATE "C" < $2, n."sortAt" COLLATE "C" <= $3) LIMIT $4`)
 	for {
 		var listed []int64
 		err := s.retry(ctx, func(ctx context.Context) error {

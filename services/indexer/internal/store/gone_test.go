@@ -24,7 +24,7 @@ type gone struct {
 	parents  map[string]bool // posts with replies in such threads
 	before   map[string]bool // posts that were deleted before their account was
 	muted    map[string]bool // replies in threads that somebody has muted
-	anew     map[string]bool // profiles that were deleted, and made again at some time
+	anew     map[string]bool // records that were made again after a deletion
 	posts    map[string]postRefs
 }
 
@@ -59,6 +59,7 @@ func goneOf(t *testing.T, all []*scenario, counts map[string]int) *gone {
 				changes[uri]++
 				continue
 			}
+			g.anew[uri] = g.anew[uri] || changes[uri] > 0 && changes[uri] >= writes[uri]
 			if writes[uri]++; writes[uri] > 1 {
 				changes[uri]++
 			}
@@ -128,9 +129,6 @@ func (g *gone) close(all []*scenario, writes, changes map[string]int, keys map[s
 			g.quoted[refs.quote] = true
 		}
 	}
-	for uri, n := range writes {
-		g.anew[uri] = n > 1 && changes[uri] >= n && strings.HasSuffix(uri, "/app.bsky.actor.profile/self")
-	}
 	for key := range lost {
 		if rest, ok := strings.CutPrefix(key, "app.bsky.graph.listitem "); ok {
 			_, member, _ := strings.Cut(rest, " ")
@@ -193,14 +191,20 @@ func (g *gone) why(table, column string, row map[string]any) string {
 		return "notification of a record with a rival that is gone"
 	case table == "notification" && g.revoked[uri]:
 		return "notification of a verification that is gone"
-	case table == "notification" && g.anew[uri]:
+	case table == "notification" && reason == "starterpack-joined" && g.anew[uri]:
 		return "notification of a profile that was made anew"
+	case table == "notification" && reason == "reply" && g.below(uri, g.before):
+		return "reply notification below a post that was deleted before its account"
 	case table == "notification" && reason == "reply" && (g.threads[g.posts[uri].root] || g.below(uri, g.edited) || g.edited[uri]):
 		return "reply notification in a thread whose gate is gone"
 	case table == "notification" && reason == "quote" && (g.quoted[g.posts[uri].quote] || g.edited[uri]):
 		return "quote notification of a post whose gate is gone"
 	case table == "post" && (column == "violatesThreadGate" || column == "invalidReplyRoot") && (g.threads[g.posts[uri].root] || g.below(uri, g.edited)):
 		return "post." + column + " in a thread whose gate is gone"
+	case table == "post" && (column == "violatesThreadGate" || column == "invalidReplyRoot") && g.below(uri, g.before):
+		return "post." + column + " below a post that was deleted before its account"
+	case table == "post" && (column == "hasThreadGate" || column == "hasPostGate") && g.repeated[uri]:
+		return "post." + column + " of a post that was written again with the same content"
 	case table == "post" && column == "violatesEmbeddingRules" && g.quoted[g.posts[uri].quote]:
 		return "post.violatesEmbeddingRules of a quote whose gate is gone"
 	case table == "post_agg" && column == "replyCount" && g.parents[uri]:

@@ -129,8 +129,8 @@ func (s *sim) judgeUp(reply, p *postRow, depth int) (invalid, missing bool) {
 		goneBefore := t.Rev != "" && t.Rev <= p.Stamp
 		return true, !goneBefore
 	}
-	if s.again && t.Born > max(reply.Stamp, reply.Latest) {
-		return reply.invalid(), true
+	if s.again && !reply.invalid() && t.Born > max(reply.Stamp, reply.Latest) {
+		return false, true // it was judged by the version before
 	}
 	if t.Parent != "" && depth < maxGone {
 		up := &postRow{URI: p.ReplyParent, ReplyRoot: t.Root, ReplyParent: t.Parent, Stamp: t.Born}

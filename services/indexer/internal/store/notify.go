@@ -171,7 +171,7 @@ func (s *sim) notJoined(it *item) {
 	tomb, have := s.tombOf(it.uri), s.known(it.uri)
 	alive := tomb.Rev < revBase(it.rev)
 	keep := slices.DeleteFunc(slices.Clone(have), func(n notifRow) bool {
-		return n.RecordCID != it.rec.CID && n.SortAt > it.rec.IndexedAt && (alive || n.SortAt <= tomb.At)
+		return n.RecordCID != it.rec.CID && n.SortAt >= it.rec.IndexedAt && (alive || n.SortAt <= tomb.At)
 	})
 	if len(keep) != len(have) {
 		s.notifs[it.uri] = keep
@@ -213,22 +213,23 @@ func (s *sim) postNotifs(p *postRow) (want []notifRow, open bool) {
 	uri, below := p.ReplyParent, p.URI
 	for range chainDepth {
 		up, known, missing := s.up(uri, p)
+		open = open || missing
 		if !known {
-			return want, missing
+			return want, open
 		}
 		tell(derive.HostOf(uri), "reply", uri)
 		if slices.Contains(gate.Hidden, uri) {
-			return want, false
+			return want, open
 		}
 		if s.changedSince(s.ancestor(uri), p, below) {
 			return want, true // the way up that the post saw is gone
 		}
 		if up == "" {
-			return want, false
+			return want, open
 		}
 		uri, below = up, uri
 	}
-	return want, false
+	return want, open
 }
 
 // up is the parent of an ancestor, also of one that was deleted after the reply
@@ -242,8 +243,7 @@ func (s *sim) up(uri string, p *postRow) (parent string, known, missing bool) {
 	}
 	t := s.goneOf(uri)
 	if t.Was && t.Rev > at {
-		changed := s.again && t.Born > max(at, p.Latest)
-		return t.Parent, !changed, changed
+		return t.Parent, true, s.again && t.Born > max(at, p.Latest)
 	}
 	return "", false, t.Rev == "" || t.Rev > at
 }

@@ -15,7 +15,8 @@ import (
 )
 
 // spare are the schemas of tests that have ended, emptied: making one takes
-// longer than most tests.
+// longer than most tests. A test that changes tables takes one by
+// testkit.Postgres instead.
 var spare struct {
 	sync.Mutex
 	url     string
