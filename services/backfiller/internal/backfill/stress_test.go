@@ -55,8 +55,8 @@ func TestBackfillGateOvershoot(t *testing.T) {
 			}
 		}
 	}
-	require.Greater(t, closings, 2)
-	require.LessOrEqual(t, peak, int64(high+inFlight*(chunkEvents+1)))
+	const most = high + inFlight*(chunkEvents+1)
+	require.LessOrEqual(t, peak, int64(most))
 	f, _ := NewFilter(testConfig().Collections)
 	want := 0
 	for _, a := range as {
@@ -64,6 +64,7 @@ func TestBackfillGateOvershoot(t *testing.T) {
 		require.True(t, closed[a.did])
 	}
 	require.Len(t, records, want, "waiting at the gate loses nothing")
+	require.GreaterOrEqual(t, closings, want/most, "what does not fit at once waits")
 }
 
 func TestBackfillPause(t *testing.T) {
