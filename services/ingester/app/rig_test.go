@@ -121,6 +121,13 @@ func (r *rig) entries(stream string) []map[string]string {
 	return out
 }
 
+func (r *rig) length(stream string) int {
+	r.t.Helper()
+	n, err := r.raw.Do(context.Background(), r.raw.B().Xlen().Key(r.prefix+stream).Build()).AsInt64()
+	require.NoError(r.t, err)
+	return int(n)
+}
+
 func getter(fields map[string]string) func(string) (string, bool) {
 	return func(name string) (string, bool) { v, ok := fields[name]; return v, ok }
 }
