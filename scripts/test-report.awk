@@ -33,7 +33,7 @@ function field(name,   rest, value, c, i) {
   }
   if (action == "fail") { broken = 1; failed = failed " " package }
   if (!total && action == "fail") printf "%s%s", bad[package], text[key]
-  if (!total && action != "skip") { match($0, /"Elapsed":[0-9.]+/); printf "%-4s %s %ss\n", (action == "pass" ? "ok" : "FAIL"), package, substr($0, RSTART + 10, RLENGTH - 10) }
+  if (!total && action != "skip") { match($0, /"Elapsed":[0-9.]+/); printf "%-4s %s %ss\n", (action == "pass" ? "ok" : "FAIL"), package, substr($0, RSTART + 10, RLENGTH - 10); fflush() }
   delete text[key]
 }
 END {

@@ -112,7 +112,7 @@ func TestBatchFitsWithTheOthersAtWork(t *testing.T) {
 			require.NoError(t, c.Close(context.Background()))
 		})
 	}
-	require.Eventually(t, func() bool { return a.others(t.Context(), "c0") == 2 }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return a.others(t.Context(), "c0") == 2 }, 60*time.Second, 10*time.Millisecond)
 	a.fitBatch(t.Context(), 64*100, a.others(t.Context(), "c0"))
 	require.Equal(t, 22, a.cfg.BatchSize)
 }

@@ -362,7 +362,7 @@ func TestModes(t *testing.T) {
 					}
 				}
 				return len(got) >= len(want)
-			}, 20*time.Second, 10*time.Millisecond)
+			}, 60*time.Second, 10*time.Millisecond)
 			require.Equal(t, want, slices.Sorted(maps.Keys(got)))
 		})
 	}

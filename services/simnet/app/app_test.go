@@ -77,7 +77,7 @@ func TestProgramServesAndGoesOn(t *testing.T) {
 	require.Eventually(t, func() bool {
 		frames, done := status(t, env["SIMNET_URL"])
 		return done && frames > before
-	}, 20*time.Second, 50*time.Millisecond)
+	}, 60*time.Second, 50*time.Millisecond)
 }
 
 // TestProcessesShareAWorld starts two parts of one network as two programs.

@@ -242,14 +242,31 @@ func TestBackfillAddHostWaitsAtTheMark(t *testing.T) {
 	host := r.net.PDSURLs[0]
 	_, got, _ := r.report("backfill", "add", "--host", host, "--limit", "30")
 	require.EqualValues(t, 30, got.Added)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	const waits = "waiting: the job stream is at its mark"
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	var out, errs bytes.Buffer
-	tl := &tool{version: "v1", environ: r.env, in: strings.NewReader(""), out: &out, err: &errs}
+	errs := &onText{text: waits, then: cancel}
+	tl := &tool{version: "v1", environ: r.env, in: strings.NewReader(""), out: &bytes.Buffer{}, err: errs}
 	require.Equal(t, 1, tl.run(ctx, []string{"backfill", "add", "--host", host}))
-	require.Contains(t, errs.String(), "waiting: the job stream is at its mark")
+	require.Contains(t, errs.String(), waits)
 	require.Len(t, r.jobs(), 30)
 	require.Contains(t, r.ok("backfill", "add", r.net.Truth().Accounts[0].DID), "added 1 jobs", "a few are added at any time")
+}
+
+// onText calls then as soon as text has been written.
+type onText struct {
+	bytes.Buffer
+
+	text string
+	then func()
+}
+
+func (o *onText) Write(p []byte) (int, error) {
+	n, err := o.Buffer.Write(p)
+	if strings.Contains(o.String(), o.text) {
+		o.then()
+	}
+	return n, err
 }
 
 func TestBackfillAddHostThatMisbehaves(t *testing.T) {

@@ -269,7 +269,7 @@ func (s *stage) serve() string {
 			_ = c.Close()
 		}
 		return err == nil
-	}, 10*time.Second, 20*time.Millisecond)
+	}, 60*time.Second, 20*time.Millisecond)
 	return "http://" + addr
 }
 

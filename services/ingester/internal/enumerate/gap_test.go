@@ -66,7 +66,7 @@ func TestGapNotedWhileOneIsFilled(t *testing.T) {
 		require.NoError(t, err)
 		return v
 	}
-	require.Eventually(t, func() bool { return len(r.jobs(t)) == 3 && left() == "" }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return len(r.jobs(t)) == 3 && left() == "" }, 60*time.Second, 5*time.Millisecond)
 	cancel()
 	require.NoError(t, <-ended)
 }
@@ -87,7 +87,7 @@ func TestDoubtIsFetchedAlthoughItsRevIsKnown(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- g.Run(ctx) }()
-	require.Eventually(t, func() bool { return len(r.jobs(t)) == 2 }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return len(r.jobs(t)) == 2 }, 60*time.Second, 5*time.Millisecond)
 	cancel()
 	require.NoError(t, <-ended)
 }

@@ -309,7 +309,7 @@ func TestLostCursorBeginsAnew(t *testing.T) {
 		defer r.mu.Unlock()
 		return append([]int64(nil), r.asked...)
 	}
-	require.Eventually(t, func() bool { return len(asked()) == 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(asked()) == 2 }, 60*time.Second, time.Millisecond)
 	require.Equal(t, []int64{0, 0}, asked())
 }
 

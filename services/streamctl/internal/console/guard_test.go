@@ -274,7 +274,7 @@ func TestFollowersAreBounded(t *testing.T) {
 		res := follow()
 		defer func() { _ = res.Body.Close() }()
 		return res.StatusCode == http.StatusOK
-	}, 10*time.Second, 50*time.Millisecond)
+	}, 60*time.Second, 50*time.Millisecond)
 	stop()
 	text, err = io.ReadAll(b.Body)
 	require.NoError(t, err)

@@ -212,7 +212,7 @@ func (x *terminal) text() string {
 
 func (x *terminal) until(t *testing.T, what string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return strings.Contains(x.text(), what) }, 20*time.Second, 20*time.Millisecond, "%q in %q", what, x)
+	require.Eventually(t, func() bool { return strings.Contains(x.text(), what) }, 60*time.Second, 20*time.Millisecond, "%q in %q", what, x)
 }
 
 func (x *terminal) String() string { return x.text() }
