@@ -27,7 +27,7 @@ func newClient(tb testing.TB, c atproto.HTTPConfig) *http.Client {
 
 func fetch(tb testing.TB, client *http.Client, url string) (string, error) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(tb.Context(), 60*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	require.NoError(tb, err)
