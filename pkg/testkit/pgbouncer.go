@@ -20,6 +20,10 @@ func StartPgBouncer(tb testing.TB, databaseURL string, connections int) string {
 	tb.Helper()
 	bin, err := exec.LookPath("pgbouncer")
 	if err != nil {
+		// Debian keeps it where the PATH of a user may not lead.
+		bin, err = exec.LookPath("/usr/sbin/pgbouncer")
+	}
+	if err != nil {
 		tb.Skip("pgbouncer is not installed (apt-get install pgbouncer)")
 	}
 	direct, err := url.Parse(databaseURL)

@@ -26,7 +26,7 @@ func TestBackfillGateOvershoot(t *testing.T) {
 	r := newRig(t)
 	h := r.w.newHost(t)
 	var as []*account
-	for range 8 {
+	for range 11 {
 		as = append(as, r.w.add(t, h, 1300))
 	}
 	x := r.start(func(c *Config) { c.HighWater, c.Concurrency = high, inFlight })
